@@ -1,0 +1,166 @@
+"""Brightness, contrast, saturation, hue and grey: a matrix per image, and a run of them costs one multiplication.
+
+A matrix (B, C, C + 1) maps the colour of a pixel, followed by 1, to its new colour. Values are clamped to [0, 1] once
+at the end of a run, where torchvision clamps after each operation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslrun.augment.op import Op, Params, on_rows, probability
+from sslrun.contracts import Rng, UserError
+
+LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601
+
+
+class Colour(Op):
+    """An operation that changes every pixel by one matrix of its image, which may depend on the mean colour.
+
+    What is not linear comes after the matrix, in `rest`, for classes where `linear` is false.
+    """
+
+    needs_mean = False
+    linear = True
+
+    def matrix(self, mean: Tensor, **params: Tensor) -> Tensor:
+        """(B, C, C + 1) from the mean colour (B, C) of the images it will be applied to."""
+        raise NotImplementedError
+
+    def rest(self, x: Tensor, **params: Tensor) -> Tensor:
+        return x
+
+    def apply(self, x: Tensor, **params: Tensor) -> Tensor:
+        return self.rest(recolour(x, self.matrix(mean_colour(x), **params)), **params)
+
+
+class ColorJitter(Colour):
+    """Random brightness, contrast, saturation and hue, in this order, for a share `p` of the images (SimCLR).
+
+    Factors are uniform in 1 +- the strength, the hue's shift in +- `hue` turns (at most .5). Images that do not have
+    three channels keep to brightness and contrast.
+    """
+
+    def __init__(
+        self,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        saturation: float = 0.0,
+        hue: float = 0.0,
+        p: float = 1.0,
+    ):
+        super().__init__()
+        for key, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
+            if value < 0:
+                raise UserError(f"{key}={value} is negative; give a strength of 0 or more.")
+        if not 0 <= hue <= 0.5:
+            raise UserError(f"hue={hue} is out of range; give a share of a full turn from 0 to 0.5.")
+        self.strengths, self.hue, self.p = (brightness, contrast, saturation), hue, probability("p", p)
+        self.needs_mean, self.linear = contrast > 0, hue == 0
+
+    def draw(self, rng: Rng, shape: torch.Size) -> Params:
+        chosen = rng.chance(self.p)
+        params = {}
+        for key, strength in zip(("brightness", "contrast", "saturation"), self.strengths, strict=True):
+            factor = rng.uniform(low=max(0.0, 1 - strength), high=1 + strength)
+            params[key] = torch.where(chosen, factor, 1.0)
+        params["hue"] = torch.where(chosen, rng.uniform(low=-self.hue, high=self.hue), 0.0)
+        return params
+
+    def matrix(self, mean: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
+        bright = scaling(brightness, mean)
+        return chain(bright, contrast_matrix(contrast, moved(mean, bright)), saturation_matrix(saturation, mean))
+
+    def rest(self, x: Tensor, hue: Tensor, **params: Tensor) -> Tensor:
+        if x.shape[1] != 3 or self.linear:
+            return x
+        return on_rows(x, hue != 0, shift_hue, hue)
+
+
+class Grayscale(Colour):
+    """The luma in all three channels, for a share `p` of the images; other numbers of channels stay."""
+
+    def __init__(self, p: float = 0.2):
+        super().__init__()
+        self.p = probability("p", p)
+
+    def draw(self, rng: Rng, shape: torch.Size) -> Params:
+        return {"saturation": 1 - rng.chance(self.p).float()}
+
+    def matrix(self, mean: Tensor, saturation: Tensor) -> Tensor:
+        return saturation_matrix(saturation, mean)
+
+
+def mean_colour(x: Tensor) -> Tensor:
+    return x.mean((2, 3))  # (B, C)
+
+
+def recolour(x: Tensor, matrix: Tensor) -> Tensor:
+    """`x` (B, C, H, W) in [0, 1] by a matrix (B, C, C + 1), clamped."""
+    matrix = matrix.to(x.dtype)
+    return torch.baddbmm(matrix[:, :, -1:], matrix[:, :, :-1], x.flatten(2)).clamp_(0, 1).view_as(x)
+
+
+def moved(mean: Tensor, matrix: Tensor) -> Tensor:
+    """The mean colour (B, C) of images after the matrix."""
+    return (matrix[:, :, :-1] @ mean.unsqueeze(2)).squeeze(2) + matrix[:, :, -1]
+
+
+def chain(*matrices: Tensor) -> Tensor:
+    """One matrix that does what these do, first to last."""
+    whole = matrices[0]
+    for matrix in matrices[1:]:
+        linear = matrix[:, :, :-1]
+        offset = linear @ whole[:, :, -1:] + matrix[:, :, -1:]
+        whole = torch.cat([linear @ whole[:, :, :-1], offset], 2)
+    return whole
+
+
+def grey_weights(like: Tensor) -> Tensor:
+    """The share of each channel in grey, (C,): luma for three channels, equal shares otherwise."""
+    channels = like.shape[1]
+    return like.new_tensor(LUMA if channels == 3 else (1 / channels,) * channels)
+
+
+def scaling(factor: Tensor, mean: Tensor, offset: Tensor | None = None) -> Tensor:
+    """factor * x + offset, with (B,) both."""
+    factor = factor.to(mean.dtype)
+    linear = factor.view(-1, 1, 1) * torch.eye(mean.shape[1], dtype=mean.dtype, device=mean.device)
+    offset = torch.zeros_like(factor) if offset is None else offset
+    return torch.cat([linear, offset.view(-1, 1, 1).expand(-1, mean.shape[1], 1)], 2)
+
+
+def contrast_matrix(factor: Tensor, mean: Tensor) -> Tensor:
+    """Away from, or towards, the mean grey of the image."""
+    factor = factor.to(mean.dtype)
+    return scaling(factor, mean, (1 - factor) * (mean @ grey_weights(mean)))
+
+
+def saturation_matrix(factor: Tensor, mean: Tensor) -> Tensor:
+    """Away from, or towards, the grey of each pixel; nothing where there are not three channels."""
+    if mean.shape[1] != 3:
+        return scaling(torch.ones_like(factor), mean)
+    matrix = scaling(factor, mean)
+    matrix[:, :, :-1] += (1 - factor.to(mean.dtype)).view(-1, 1, 1) * grey_weights(mean)
+    return matrix
+
+
+def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
+    """Adds `turns` (B,) to the hue of `x` (B, 3, H, W) in HSV, which keeps value and saturation."""
+    # Sorts the channels by minima and maxima, and keeps account of the swaps: several times faster than selecting the
+    # largest channel by conditions, which torch does not vectorise.
+    red, green, blue = x.unbind(1)
+    upper, lower = torch.maximum(green, blue), torch.minimum(green, blue)
+    value, middle = torch.maximum(red, upper), torch.minimum(red, upper)
+    swapped, overtaken = (green < blue).to(x.dtype), (red < upper).to(x.dtype)
+    chroma = value - torch.minimum(middle, lower)
+    offset = torch.addcmul(-swapped, overtaken, swapped.mul(2).sub_(1 / 3))
+    hue = middle.sub_(lower).div_((6 * chroma).clamp_min_(1e-8)).add_(offset).abs_()  # in turns
+    hue += turns.to(x.dtype).view(-1, 1, 1)
+    out = torch.empty_like(x)
+    for channel in range(3):
+        away = hue - channel / 3
+        away = away.sub_(away.round()).abs_().mul_(6).sub_(1).clamp_(0, 1)  # 0 within a sixth of a turn, 1 beyond two
+        torch.addcmul(value, chroma, away, value=-1, out=out[:, channel])
+    return out

@@ -1,0 +1,174 @@
+"""From a resolved configuration to objects: the only place that instantiates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from sslrun.catalogue import fitting, locate
+from sslrun.contracts import Encoder, Objective, UserError, seed_of
+from sslrun.data.module import Data
+from sslrun.learner import views_of
+from sslrun.nn.optim import scaled_lr, schedule
+from sslrun.record.encoder import load_state, read_config
+
+MODULE_KEYS = ("val_fraction", "test_fraction", "exclude_labelled")  # the data module's, not the source's
+OPTIMIZER_KEYS = ("lr", "weight_decay", "lr_scaling", "reference_batch", "schedule", "warmup")
+
+
+def make(node: Mapping[str, Any], where: str, *args: Any, **kwargs: Any) -> Any:
+    """Calls the class or function that a node names; errors name the key.
+
+    Arguments are passed by a partial, so that Hydra does not turn them into configuration nodes.
+    """
+    try:
+        factory = instantiate(OmegaConf.create({**node, "_partial_": True}), _convert_="all")
+        return factory(*args, **kwargs)
+    except UserError:
+        raise
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise UserError(f"{where}: {cause or error}") from error
+    except TypeError as error:
+        if "unexpected keyword" in str(error) or "missing" in str(error):
+            raise UserError(f"{where}: {error}; `sslrun --cfg job` shows the keys there are.") from error
+        raise
+    except ValueError as error:
+        raise UserError(f"{where}.{error}.") from error
+
+
+@dataclass
+class Built:
+    """The parts of one experiment, before they are trained."""
+
+    data: Data
+    encoder: Encoder
+    encoder_config: dict[str, Any]
+    objectives: dict[str, Objective]
+    weights: dict[str, float]
+    evaluators: dict[str, Callable]
+
+
+def build_data(cfg: Any, recipes_used: set[str]) -> Data:
+    """The data set, its parts and the augmentation recipes that somebody reads."""
+    node = {k: v for k, v in cfg.data.items() if k not in MODULE_KEYS}
+    source = make(node, "data")
+    missing = sorted(recipes_used - set(cfg.augmentation))
+    if missing:
+        raise UserError(f"recipe={missing[0]} is not in this augmentation; it has: {', '.join(cfg.augmentation)}.")
+    from sslrun.augment.recipe import Recipe
+
+    recipes = {}
+    for name in sorted(recipes_used):
+        ops = [make(op, f"augmentation.{name}") for op in cfg.augmentation[name]]
+        recipes[name] = Recipe(ops)
+    return Data(
+        source,
+        seed=cfg.seed,
+        split_seed=cfg.split_seed,
+        labels=cfg.labels,
+        budgets=tuple(cfg.eval.budgets),
+        recipes=recipes,
+        **{k: cfg.data[k] for k in MODULE_KEYS},
+    )
+
+
+def build_encoder(cfg: Any, data: Data) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder, untrained or with the tensors of `weights`, and its configuration."""
+    config = dict(cfg.encoder)
+    if cfg.weights:
+        config, spec, folder = read_config(cfg.weights)
+        if spec.modality != data.spec.modality:
+            raise UserError(f"weights={cfg.weights} encodes {spec.modality} data, and data={data.name} is {data.spec.modality}.")
+    accepted = locate(config["_target_"]).modalities
+    if accepted and data.spec.modality not in accepted:
+        name = config["_target_"].rpartition(".")[2]
+        raise UserError(
+            f"encoder {name} reads {' or '.join(accepted)} data, and data={data.name} is {data.spec.modality}; "
+            "leave encoder= out to get a fitting one."
+        )
+    torch.manual_seed(seed_of(cfg.seed, "encoder"))
+    encoder = make(config, "encoder", data.spec)
+    if cfg.weights:
+        load_state(encoder, folder, cfg.weights)
+    if len(data.spec.shape) == 3:
+        encoder = encoder.to(memory_format=torch.channels_last)
+    return encoder, config
+
+
+def build_objectives(cfg: Any, data: Data, encoder: Encoder) -> tuple[dict[str, Objective], dict[str, float]]:
+    """The objectives by name, and the users' weights of their losses."""
+    objectives, weights = {}, {}
+    for name, node in cfg.method.items():
+        node = dict(node)
+        weights[name] = float(node.pop("weight", 1.0))
+        torch.manual_seed(seed_of(cfg.seed, "objective", name))
+        objectives[name] = make(node, f"method.{name}", encoder, data.spec)
+    return objectives, weights
+
+
+def refuse_misfits(cfg: Any, spec: Any) -> None:
+    """Says before training that a method does not read this kind of data, and which ones do."""
+    for name, node in cfg.method.items():
+        accepted = locate(node["_target_"]).modalities
+        if accepted and spec.modality not in accepted:
+            raise UserError(
+                f"method={name} reads {' or '.join(accepted)} data, and data={spec.name} is {spec.modality} data; "
+                f"for {spec.modality} data: {', '.join(fitting(spec.modality))}."
+            )
+
+
+def recipes_of(cfg: Any) -> set[str]:
+    """Names of recipes that the configuration mentions or that a class declares as its views."""
+    used = set()
+    for node in [*cfg.method.values(), cfg.supervision.objective]:
+        used |= {v for k, v in node.items() if k.startswith("recipe")}
+        used |= {r for views in locate(node["_target_"]).views.values() for r in views.values()}
+    return used
+
+
+def build(cfg: Any) -> Built:
+    """Everything an experiment needs, in the order in which each part depends on the one before."""
+    data = build_data(cfg, recipes_of(cfg))
+    refuse_misfits(cfg, data.spec)
+    encoder, config = build_encoder(cfg, data)
+    objectives, weights = build_objectives(cfg, data, encoder)
+    unknown = {r for v in views_of(objectives.values()).values() for _, r in v} - set(data.recipes)
+    assert not unknown, f"recipes {unknown} are read but not named by a `recipe` key or a class's views"
+    evaluators = {
+        name: instantiate(OmegaConf.create(node), _convert_="all")
+        for name, node in cfg.eval.items()
+        if isinstance(node, Mapping) and "_target_" in node
+    }
+    return Built(data, encoder, config, objectives, weights, evaluators)
+
+
+def optimizer_factory(node: Mapping[str, Any], lr: float | None, batch: int, steps: int) -> tuple[Callable, float]:
+    """`module -> (optimiser, step -> factor)` and the learning rate after scaling with the global batch."""
+    settings = {k: node[k] for k in OPTIMIZER_KEYS}
+    base = lr if lr is not None else settings["lr"]
+    resolved = scaled_lr(base, batch, settings["reference_batch"], settings["lr_scaling"])
+    rest = {k: v for k, v in node.items() if k not in OPTIMIZER_KEYS}
+    factor = schedule(settings["schedule"], round(settings["warmup"] * steps), steps)
+
+    def factory(module: torch.nn.Module) -> tuple[torch.optim.Optimizer, Callable[[int], float]]:
+        return make(rest, "optimizer", module, lr=resolved, weight_decay=settings["weight_decay"]), factor
+
+    return factory, resolved
+
+
+def absolute_paths(cfg: Any) -> None:
+    """Makes the paths of a configuration independent of the folder it was typed in."""
+    for node, keys in ((cfg.data, ("root", "path", "test_path")), (cfg, ("weights", "teacher"))):
+        for key in keys:
+            if node.get(key):
+                node[key] = str(Path(str(node[key])).expanduser().absolute())

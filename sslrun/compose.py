@@ -1,0 +1,32 @@
+"""Composes a configuration outside the command line: for notebooks and verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from sslrun.cli import conf_dir, explain, register
+from sslrun.contracts import UserError
+
+
+def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
+    """The configuration that the command line would make of these overrides, and a fresh run folder's path.
+
+    Raises:
+        UserError: an unknown key, value or group.
+    """
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        try:
+            cfg = hydra_compose("config", overrides=list(overrides))
+        except Exception as error:
+            raise UserError(explain(error)) from error
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
+    return cfg, Path("outputs") / ("+".join(cfg.method) or "none") / cfg.data._target_.rpartition(".")[2] / stamp

@@ -1,0 +1,316 @@
+"""From a source to parts, streams and batches: the one place where rows become tensors on the device."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslrun.contracts import Batch, DataSpec, Rng, Stream, UserError, seed_of
+from sslrun.data import splits
+from sslrun.data.source import Source
+
+
+class Part:
+    """Rows of a store: `inputs(positions)` gives scaled samples, `y` what training may see, `labels` the truth."""
+
+    def __init__(self, x: Any, labels: Tensor, rows: Tensor, index: Tensor, scale: float):
+        self.store, self.rows, self.index, self.scale = x, rows, index, scale
+        self.labels = labels[rows]
+        self.y = torch.full_like(self.labels, -1)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def inputs(self, positions: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """Samples at these positions of the part, (B, *shape), float32 in units of `scale`."""
+        rows = self.rows.index_select(0, positions)
+        if isinstance(self.store, Tensor):
+            raw = self.store.index_select(0, rows.to(self.store.device))
+        else:
+            raw = self.store[rows]
+        return raw.to(device, non_blocking=True).float().div_(self.scale)
+
+
+class Data:
+    """Train, validation and test parts of a source, its label budgets, and the batches made of them.
+
+    `labels` is how many labels training may see (None: all); `recipes` are the augmentations by name.
+    The test part stays sealed until `open_test` is called, once training is over.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        seed: int,
+        split_seed: int,
+        labels: int | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        exclude_labelled: bool = False,
+        budgets: tuple[int, ...] = (),
+        recipes: Mapping[str, Any] | None = None,
+    ):
+        self.seed, self.split_seed, self.fingerprint, self.notes = seed, split_seed, source.fingerprint, source.notes
+        self.name, self.recipes = source.spec.name, dict(recipes or {})
+        self._parts = self._cut(source, val_fraction, test_fraction)
+        self._test = self._parts.pop("test", None)
+        self.train, self.val = self._parts["train"], self._parts.get("val")
+        self.sequence = self._label_sequence()
+        self.budgets = {n: self.sequence[:n].sort().values for n in budgets if self._fits(n)}
+        self.labelled = self._choose(labels)
+        self.num_labels = labels
+        self.train.y[self.labelled] = self.train.labels[self.labelled]
+        every = torch.arange(len(self.train))
+        self.unlabelled = every[self.train.y < 0] if exclude_labelled and len(self.labelled) < len(every) else every
+        self.spec = self._standardise(source.spec)
+        for recipe in self.recipes.values():
+            recipe.prepare(self.train.inputs(self.sample(10_000)))
+
+    # Parts
+
+    def _cut(self, source: Source, val_fraction: float, test_fraction: float) -> dict[str, Part]:
+        main, scale = source.train, source.spec.scale
+        labels = main.y.numpy()
+        rows = np.arange(len(labels))
+        parts: dict[str, Part] = {}
+        offset = len(labels)
+        key = (source.spec.name, self.split_seed)
+        if source.test is None and test_fraction > 0:
+            rows, cut = splits.cut(*key, labels, rows, test_fraction, "test", main.groups)
+            parts["test"] = self._part(main.x, main.y, cut, 0, scale)
+        if source.val is None and val_fraction > 0:
+            rows, cut = splits.cut(*key, labels, rows, val_fraction, "val", main.groups)
+            parts["val"] = self._part(main.x, main.y, cut, 0, scale)
+        if len(rows) == 0:
+            raise UserError(f"data={source.spec.name} has no training sample left after cutting validation and test.")
+        parts["train"] = self._part(main.x, main.y, rows, 0, scale)
+        for name, part in (("val", source.val), ("test", source.test)):
+            if part is not None:
+                parts[name] = self._part(part.x, part.y, np.arange(len(part.y)), offset, scale)
+                offset += len(part.y)
+        return {name: part for name, part in parts.items() if len(part)}
+
+    @staticmethod
+    def _part(x: Any, y: Tensor, rows: np.ndarray, offset: int, scale: float) -> Part:
+        rows = torch.from_numpy(np.ascontiguousarray(rows))
+        return Part(x, y, rows, rows + offset, scale)
+
+    def open_test(self) -> Part | None:
+        """The test part; the runner calls this once, when nothing is trained or chosen any more."""
+        return self._test
+
+    def sample(self, at_most: int) -> Tensor:
+        """Up to `at_most` training positions, fixed by the seed."""
+        n = len(self.train)
+        if n <= at_most:
+            return torch.arange(n)
+        return torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(self.split_seed, "sample")))[:at_most]
+
+    def _standardise(self, spec: DataSpec) -> DataSpec:
+        x = self.train.inputs(self.sample(10_000)).double()
+        dims = [d for d in range(x.dim()) if d != 1]
+        mean = x.nanmean(dims)
+        centred = x - mean.view(1, -1, *(1,) * (x.dim() - 2))
+        std = centred.square().nanmean(dims).sqrt()
+        std = torch.where(std > 1e-6 * (mean.abs() + 1), std, torch.ones_like(std))  # constant: leave as it is
+        mean = mean.nan_to_num(0.0)
+        return dataclasses.replace(spec, mean=tuple(mean.tolist()), std=tuple(std.nan_to_num(1.0).tolist()))
+
+    # Labels
+
+    def _label_sequence(self) -> Tensor:
+        labels = self.train.labels.numpy()
+        # Budgets are drawn by the rows' place in the data set, so that they survive another way of cutting parts.
+        place = {int(i): p for p, i in enumerate(self.train.index)}
+        full = np.full(int(self.train.index.max()) + 1, -1)
+        full[self.train.index.numpy()] = labels
+        chosen = splits.label_sequence(self.name, self.split_seed, full, self.train.index.numpy())
+        return torch.tensor([place[int(i)] for i in chosen], dtype=torch.long)
+
+    def _fits(self, n: int) -> bool:
+        return len(set(self.train.labels[self.train.labels >= 0].tolist())) <= n <= len(self.sequence)
+
+    def _choose(self, labels: int | None) -> Tensor:
+        if labels is None:
+            return self.sequence.sort().values
+        classes = len(set(self.train.labels[self.train.labels >= 0].tolist()))
+        if not self._fits(labels):
+            raise UserError(
+                f"labels={labels} does not work with data={self.name}: it has {len(self.sequence)} labelled training "
+                f"samples of {classes} classes; choose a number from {classes} to {len(self.sequence)}."
+                if classes
+                else f"labels={labels} does not work with data={self.name}: none of its samples has a label."
+            )
+        return self.sequence[:labels].sort().values
+
+    def with_labels(self, labels: int | None) -> Data:
+        """The same parts with another label budget."""
+        other = copy.copy(self)
+        other.train = copy.copy(self.train)
+        other.num_labels, other.labelled = labels, other._choose(labels)
+        other.train.y = torch.full_like(self.train.y, -1)
+        other.train.y[other.labelled] = other.train.labels[other.labelled]
+        return other
+
+    def splits(self) -> dict[str, Any]:
+        """What splits.json holds: sizes and hashes of the parts, and the rows of each label budget."""
+        named = {"train": self.train, "val": self.val, "test": self._test}
+        parts = {k: {"size": len(p), "sha256": splits.digest(p.index.numpy())} for k, p in named.items() if p}
+        budgets = {str(n): self.train.index[rows].tolist() for n, rows in self.budgets.items()}
+        if self.num_labels is not None:
+            budgets[str(self.num_labels)] = self.train.index[self.labelled].tolist()
+        return {"data": self.name, "split_seed": self.split_seed, "parts": parts, "budgets": budgets}
+
+    # Batches
+
+    def to(self, device: torch.device) -> None:
+        """Moves an in-memory training store to an accelerator when it takes under a fifth of the free memory."""
+        store = self.train.store
+        if device.type == "cuda" and isinstance(store, Tensor):
+            free, _ = torch.cuda.mem_get_info(device)
+            if store.numel() * store.element_size() < free / 5:
+                moved = store.to(device)
+                for part in (self.train, self.val, self._test):
+                    if part is not None and part.store is store:
+                        part.store = moved
+
+    def batch(self, plan: Plan, part: Part, views: Mapping[str, set[tuple[str, str]]], device: Any) -> Batch:
+        """The streams of a plan as tensors on the device, with every declared view made there."""
+        streams = {}
+        for name, share in plan.streams.items():
+            x = share.ready() if share.ready else part.inputs(share.positions, device)
+            x = x.to(device)
+            y = part.labels if plan.epoch == VALIDATION else part.y if name == "labelled" else None
+            values: dict[Any, Any] = {
+                "x": x,
+                "y": y[share.positions].to(device) if y is not None else torch.full((len(x),), -1, device=device),
+                "index": part.index[share.positions].to(device),
+            }
+
+            def rng(*purpose: Any, share: Share = share, name: str = name) -> Rng:
+                key = (self.seed, *purpose, name, plan.epoch, plan.step)
+                return Rng(*key, total=share.total, rows=share.rows, device=device)
+
+            for view, recipe in sorted(views.get(name, ())):
+                values[view, recipe] = self.recipes[recipe](x, rng("view", view, recipe))
+            streams[name] = Stream(values, rng)
+        return Batch(streams)
+
+    def validation(self, part: Part, streams: tuple[str, ...], size: int = 512, limit: int | None = None):
+        """Plans that walk through a part in its own order; every stream shows the same rows, with their labels."""
+        n = min(len(part), limit or len(part))
+        for step, start in enumerate(range(0, n, size)):
+            rows = torch.arange(start, min(start + size, n))
+            yield Plan(VALIDATION, step, {s: Share(rows, len(rows), slice(0, len(rows))) for s in streams})
+
+
+VALIDATION = -1
+
+
+@dataclasses.dataclass
+class Share:
+    """This rank's positions of a stream, and where they stand in the global batch."""
+
+    positions: Tensor
+    total: int
+    rows: slice
+    ready: Any = None  # () -> samples that a worker has decoded meanwhile
+
+
+@dataclasses.dataclass
+class Plan:
+    """What one step reads; a function of (seed, epoch, step) alone."""
+
+    epoch: int
+    step: int
+    streams: dict[str, Share]
+
+
+class Loader:
+    """Yields the plans of an epoch; keeps no state, the trainer's counters say where it stands.
+
+    `batch_size` counts `all` or `labelled` samples over all ranks, `unlabelled` is `mu` times that. One epoch is one
+    pass over the driving stream; labelled samples cycle, and where they drive, an epoch shows as many samples as the
+    training part has, so that a few labels are trained on for as long as many. `whole` keeps the last, shorter batch.
+    """
+
+    def __init__(
+        self, data: Data, streams: tuple[str, ...], batch_size: int, mu: int, rank=0, world=1, whole: bool = False
+    ):
+        self.data, self.batch_size, self.rank, self.world = data, batch_size, rank, world
+        self.pools = {
+            "all": torch.arange(len(data.train)), "labelled": data.labelled, "unlabelled": data.unlabelled
+        }  # fmt: skip
+        self.sizes = {s: batch_size * (mu if s == "unlabelled" else 1) for s in streams}
+        self.driver = next((s for s in ("unlabelled", "all", "labelled") if s in streams), None)
+        if self.driver is None:
+            raise UserError("the chosen method reads no stream; use method=none to evaluate without training.")
+        if "labelled" in streams and not len(data.labelled):
+            raise UserError(f"data={data.name} has no labels, and the chosen method needs some; use a self-supervised one.")
+        n = len(data.train) if self.driver == "labelled" else len(self.pools[self.driver])
+        size = self.sizes[self.driver]
+        if size > n and not whole:
+            unit = f"batch_size={batch_size}" + (f" times mu={mu}" if self.driver == "unlabelled" and mu > 1 else "")
+            raise UserError(
+                f"{unit} is larger than the {n} training samples of data={data.name}; "
+                f"use batch_size={max(1, n // (size // batch_size))} or less."
+            )
+        if batch_size % world:
+            raise UserError(f"batch_size={batch_size} cannot be shared by {world} processes; use a multiple of {world}.")
+        self.length = -(-n // size) if whole else n // size
+        self.samples = n if whole else self.length * size
+        self.position = lambda: (0, 0)  # replaced by the trainer's counters
+        self._turns: dict[tuple[str, int], Tensor] = {}
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Plan]:
+        epoch, start = self.position()
+        pending: list[Plan] = []
+        for step in range(start, self.length):
+            pending.append(self._start(self.plan(epoch, step)))
+            if len(pending) > (0 if isinstance(self.data.train.store, Tensor) else 2):
+                yield pending.pop(0)
+        yield from pending
+
+    def _start(self, plan: Plan) -> Plan:
+        """Lets a store that decodes begin with this plan's samples."""
+        part = self.data.train
+        if not isinstance(part.store, Tensor):
+            for share in plan.streams.values():
+                future = part.store.prefetch(part.rows[share.positions])
+                share.ready = lambda future=future: future.result().float().div_(part.scale)
+        return plan
+
+    def plan(self, epoch: int, step: int) -> Plan:
+        streams = {}
+        for name, size in self.sizes.items():
+            pool = self.pools[name]
+            if name == self.driver and name != "labelled":
+                positions = self._shuffled(pool, name, epoch)[step * size : (step + 1) * size]
+            else:
+                first = (epoch * self.length + step) * size
+                cycles = range(first // len(pool), (first + size - 1) // len(pool) + 1)
+                flat = torch.cat([self._shuffled(pool, name, c) for c in cycles])
+                first -= cycles[0] * len(pool)
+                positions = flat[first : first + size]
+            bounds = [round(r * len(positions) / self.world) for r in (self.rank, self.rank + 1)]
+            rows = slice(*bounds)
+            streams[name] = Share(positions[rows], len(positions), rows)
+        return Plan(epoch, step, streams)
+
+    def _shuffled(self, pool: Tensor, stream: str, turn: int) -> Tensor:
+        if (stream, turn) not in self._turns:
+            generator = torch.Generator().manual_seed(seed_of(self.data.seed, "order", stream, turn))
+            # A step never needs more than the turn it is in and the next one, of each stream.
+            self._turns = {k: v for k, v in self._turns.items() if k[0] != stream or k[1] == turn - 1}
+            self._turns[stream, turn] = pool[torch.randperm(len(pool), generator=generator)]
+        return self._turns[stream, turn]

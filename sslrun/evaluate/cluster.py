@@ -1,0 +1,113 @@
+"""Do features fall into groups, and are the groups the classes? k-means on frozen features."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from sslrun.contracts import DataSpec, Split, seed_of
+from sslrun.evaluate.features import ordered
+from sslrun.evaluate.scores import scores
+
+SILHOUETTE_ROWS = 2000  # it compares all pairs
+
+
+def cluster(
+    train: Split,
+    val: Split | None,
+    test: Split,
+    spec: DataSpec,
+    *,
+    k: int = 10,
+    standardise: bool = True,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """k-means fitted to the training features, judged on the test features.
+
+    There are as many clusters as classes, and `k` where the data names no classes. `inertia` is the mean squared
+    distance of a test row to its centre; `nmi`, `ari` and, where training has labels to name the clusters by,
+    `accuracy` compare the clusters with the test labels.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.metrics import silhouette_score
+
+    seen, asked = ordered(train, labelled=False), ordered(test, labelled=False)
+    fitted, judged = seen.features.cpu().double(), asked.features.cpu().double()
+    if not len(fitted) or not len(judged):
+        return {}
+    if standardise:
+        mean, std = fitted.mean(0), fitted.std(0, correction=0)
+        constant = std <= 1e-6 * mean.abs()
+        fitted, judged = (
+            ((part - mean) / std.masked_fill(constant, 1.0)).masked_fill(constant, 0.0) for part in (fitted, judged)
+        )
+    groups = min(spec.num_classes or k, len(fitted))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters: a collapsed encoder
+        means = KMeans(groups, n_init=10, random_state=seed).fit(fitted.numpy())
+    assigned = torch.from_numpy(means.predict(judged.numpy())).long()
+    centre = torch.from_numpy(means.cluster_centers_)[assigned]  # (N, D)
+    found: dict[str, Any] = {"inertia": (judged - centre).square().sum(1).mean().item()}
+    names = match(torch.from_numpy(means.labels_).long(), seen.labels.cpu(), groups, spec.num_classes)
+    found |= cluster_scores(assigned, asked.labels.cpu(), spec.num_classes, names)
+    draw = torch.Generator().manual_seed(seed_of("silhouette", seed))
+    some = torch.randperm(len(judged), generator=draw)[:SILHOUETTE_ROWS]
+    if 1 < len(assigned[some].unique()) < len(some):
+        found["silhouette"] = float(silhouette_score(judged[some].numpy(), assigned[some].numpy()))
+    found["protocol"] = {
+        "": {
+            "k": groups,
+            "restarts": 10,
+            "rows": len(fitted),
+            "standardised": "training mean and standard deviation" if standardise else "no",
+            "accuracy": "clusters named one to one by the training labels (Hungarian matching), scored on test",
+            "silhouette_rows": len(some),
+            "selected_on": "training inertia",
+        }
+    }
+    return found
+
+
+cluster.needs = ("features",)
+
+
+def match(assigned: Tensor, labels: Tensor, num_clusters: int, num_classes: int) -> Tensor | None:
+    """The class of each cluster (num_clusters,), one to one, that agrees most with the labelled rows.
+
+    A cluster that is left over is -1; without a labelled row, or without classes, there is no answer.
+    """
+    known = (labels >= 0) & (assigned >= 0)
+    if not num_classes or not known.any():
+        return None
+    pairs = assigned[known] * num_classes + labels[known]
+    table = torch.bincount(pairs, minlength=num_clusters * num_classes).view(num_clusters, num_classes)
+    rows, columns = linear_sum_assignment(table.numpy(), maximize=True)
+    names = torch.full((num_clusters,), -1)
+    names[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    return names
+
+
+def cluster_scores(assigned: Tensor, labels: Tensor, num_classes: int, names: Tensor | None = None) -> dict[str, float]:
+    """How well clusters (N,) agree with labels (N,), of which -1 is left out.
+
+    `nmi` and `ari` need nothing else; accuracy, balanced accuracy and macro F1 need `names`, the class of each cluster
+    from `match` on other rows than these. A cluster of -1 (unknown) is a group of its own, and has no class.
+    """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    known = labels >= 0
+    assigned, labels = assigned[known], labels[known]
+    if not num_classes or not len(labels):
+        return {}
+    found = {
+        "nmi": float(normalized_mutual_info_score(labels.numpy(), assigned.numpy())),
+        "ari": float(adjusted_rand_score(labels.numpy(), assigned.numpy())),
+    }
+    if names is not None:
+        found |= scores(torch.where(assigned < 0, -1, names[assigned.clamp_min(0)]), labels, num_classes)
+    return found

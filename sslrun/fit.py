@@ -1,0 +1,170 @@
+"""Trains objectives on data: one function for the experiment, its supervised reference and fine-tuning."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from sslrun.build import make, optimizer_factory
+from sslrun.contracts import Encoder, Objective, UserError, seed_of
+from sslrun.data.module import Data, Loader
+from sslrun.device import Device, rank, strategy
+from sslrun.learner import Learner, streams_of
+from sslrun.nn.batch_norm import LayerSync
+from sslrun.record.callbacks import AtomicCheckpoints
+
+
+def quiet() -> None:
+    """Keeps Lightning's adverts and false alarms away; its errors still come through as exceptions."""
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for text in (".*does not have many workers.*", ".*not resumable.*", ".*treespec.*", ".*optimizer.*scheduler.*",
+                 ".*LeafSpec.*", ".*`training_step` returned.*", ".*configure_optimizers.*returned `None`.*",
+                 ".*Checkpoint directory.*exists.*", ".*resuming from a checkpoint that ended.*", ".*isinstance.*"):  # fmt: skip
+        warnings.filterwarnings("ignore", text)
+
+
+@dataclass
+class Plan:
+    """How long and in which portions a fit runs; `steps` counts optimiser steps."""
+
+    loader: Loader
+    epochs: int
+    steps: int
+    accumulate: int = 1
+
+    @classmethod
+    def of(cls, loader: Loader, epochs: int, steps: int | None, accumulate: int = 1) -> Plan:
+        per_epoch = math.ceil(len(loader) / accumulate)
+        if steps:
+            return cls(loader, math.ceil(steps / per_epoch), steps, accumulate)
+        return cls(loader, epochs, epochs * per_epoch, accumulate)
+
+
+def loader_for(data: Data, objectives: Mapping[str, Objective], batch_size: int, mu: int, device: Device) -> Loader:
+    whole = any(o.whole_epochs for o in objectives.values())
+    return Loader(data, streams_of(objectives.values()), batch_size, mu, rank(), device.world, whole)
+
+
+def fit(
+    learner: Learner,
+    plan: Plan,
+    device: Device,
+    *,
+    clip: float | None = None,
+    callbacks: list[pl.Callback] | None = None,
+    checkpoint: Path | None = None,
+) -> pl.Trainer:
+    """Runs the trainer over the plan, from a checkpoint where one is given.
+
+    The loader keeps no position of its own: it reads the trainer's counters when it is iterated, so that a resumed
+    run sees the batches that an uninterrupted one would have seen.
+    """
+    quiet()
+    torch.set_num_threads(device.threads)
+    learner.data.to(device.torch)
+    plugins: list[Any] = [AtomicCheckpoints()]
+    if device.world > 1:
+        plugins.append(LayerSync())
+    trainer = pl.Trainer(
+        accelerator=device.accelerator,
+        devices=device.devices,
+        num_nodes=device.num_nodes,
+        strategy=strategy(device),
+        precision={"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed", "fp64": "64-true"}[device.precision],
+        max_epochs=plan.epochs,
+        max_steps=plan.steps,
+        accumulate_grad_batches=plan.accumulate,
+        gradient_clip_val=clip if learner_trains(learner) else None,
+        callbacks=callbacks or [],
+        plugins=plugins,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+    )
+    plan.loader.position = lambda: position(trainer, len(plan.loader))
+    trainer.fit(learner, plan.loader, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    return trainer
+
+
+def learner_trains(learner: Learner) -> bool:
+    return any(p.requires_grad for p in learner.parameters())
+
+
+def position(trainer: pl.Trainer, length: int) -> tuple[int, int]:
+    """The epoch and the step in it that come next, from the counters that the checkpoint restores."""
+    epoch = trainer.fit_loop.epoch_progress.current
+    ready = trainer.fit_loop.epoch_loop.batch_progress.current.ready if epoch.ready > epoch.processed else 0
+    return epoch.processed + ready // length, ready % length
+
+
+def seconds(text: str | None) -> float | None:
+    """`90s`, `30m`, `2h`, `1d` or `HH:MM:SS` in seconds.
+
+    Raises:
+        UserError: anything else.
+    """
+    if text is None:
+        return None
+    unit = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(text).strip())
+    if unit:
+        return float(unit[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit[2]]
+    clock = re.fullmatch(r"(?:(\d+):)?(\d+):(\d+)", str(text).strip())
+    if clock:
+        return int(clock[1] or 0) * 3600 + int(clock[2]) * 60 + int(clock[3])
+    raise UserError(f"max_time={text} is not a time; write for example 90s, 30m, 2h or 01:30:00.")
+
+
+@dataclass
+class Tuned:
+    """A network trained on labels alone, and the objective whose head reads it."""
+
+    encoder: Encoder
+    objective: Objective
+
+    def eval(self) -> Tuned:
+        self.encoder.eval()
+        self.objective.eval()
+        return self
+
+
+@dataclass
+class Supervision:
+    """Trains the supervised reference, or fine-tunes a copy of an encoder, on n labels with the run's own means."""
+
+    node: Mapping[str, Any]
+    data: Data
+    device: Device
+    steps: int
+    seed: int
+    clip: float | None = None
+    callbacks: Callable[[str, int], list[pl.Callback]] = field(default=lambda title, steps: [])
+
+    def train(self, encoder: Encoder, labels: int | None, title: str, lr: float | None = None) -> Tuned:
+        """`encoder` is trained in place, with a fresh head."""
+        data = self.data.with_labels(labels)
+        encoder.requires_grad_(True)
+        torch.manual_seed(seed_of(self.seed, "supervision"))
+        objective = make(self.node["objective"], "supervision.objective", encoder, data.spec)
+        objectives = {"supervised": objective}
+        single = Device(self.device.accelerator, 1, 1, self.device.threads, self.device.precision)
+        loader = Loader(data, objective.streams, min(self.node["batch_size"], len(data.train)), 1)
+        plan = Plan.of(loader, 0, self.steps)
+        factory, _ = optimizer_factory(self.node["optimizer"], lr, self.node["batch_size"], self.steps)
+        learner = Learner(encoder, objectives, data, optimizer=factory)
+        learner.prepare()
+        fit(learner, plan, single, clip=self.clip, callbacks=self.callbacks(title, self.steps))
+        return Tuned(encoder, objective).eval()

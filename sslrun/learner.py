@@ -1,0 +1,155 @@
+"""The one LightningModule: an encoder, its objectives, the optimiser, and what a step logs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from sslrun.contracts import Batch, Encoder, Objective, Stream, UserError, seed_of
+from sslrun.data.module import Data, Plan
+
+CHECK_EVERY = 50  # steps between looks at a device-side flag for a loss that is not a number
+
+
+def streams_of(objectives: Iterable[Objective]) -> tuple[str, ...]:
+    """The union of the streams that these objectives read, in a fixed order."""
+    return tuple(sorted({s for o in objectives for s in o.streams}))
+
+
+def views_of(objectives: Iterable[Objective]) -> dict[str, set[tuple[str, str]]]:
+    """The union of the views they read: {stream: {(view, recipe)}}."""
+    union: dict[str, set[tuple[str, str]]] = {}
+    for objective in objectives:
+        for stream, views in objective.views.items():
+            union.setdefault(stream, set()).update(views.items())
+    return union
+
+
+def as_seen_by(objective: Objective, batch: Batch) -> Batch:
+    """The batch with this objective's streams, its views under their own names."""
+    streams = {}
+    for name in objective.streams:
+        stream = batch[name]
+        values = {k: stream[k] for k in ("x", "y", "index")}
+        values.update({view: stream[view, recipe] for view, recipe in objective.views.get(name, {}).items()})
+        streams[name] = Stream(values, stream.rng)
+    return Batch(streams)
+
+
+class Learner(pl.LightningModule):
+    """Sums the objectives' losses and trains the encoder with them.
+
+    `weights` are the users' weights; `optimizer` is `parameter groups -> (optimiser, step -> factor)`, called once.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        objectives: dict[str, Objective],
+        data: Data,
+        weights: dict[str, float] | None = None,
+        optimizer: Callable[..., Any] | None = None,
+    ):
+        super().__init__()
+        self.encoder, self.objectives, self.data = encoder, nn.ModuleDict(objectives), data
+        self.weights, self.optimizer_factory = weights or {}, optimizer
+        self.register_buffer("scales", torch.ones(len(objectives)))  # trivial losses, so that weights mean something
+        self.register_buffer("bad_step", torch.tensor(-1), persistent=False)
+        self.views = views_of(objectives.values())
+        self.steps: list[tuple[float, int]] = []  # (seconds, samples) of each step since the log was last read
+        self.waits: list[float] = []  # seconds spent waiting for data, likewise
+        self.scalars: dict[str, Tensor] = {}
+        self._left = time.perf_counter()
+        if not any(o.trains for o in objectives.values()):
+            encoder.requires_grad_(False)
+
+    def prepare(self) -> None:
+        """Lets objectives learn their statistics from the training part, then measures their trivial losses."""
+        for objective in self.objectives.values():
+            objective.prepare(self.data, self.encoder)
+        if len(self.objectives) > 1:
+            plan = next(self.data.validation(self.data.train, streams_of(self.objectives.values()), limit=512))
+            batch = self.data.batch(plan, self.data.train, self.views, "cpu")
+            for i, objective in enumerate(self.objectives.values()):
+                if objective.trivial is not None:
+                    loss = objective.trivial(as_seen_by(objective, batch))["loss"]
+                    self.scales[i] = loss.clamp_min(1e-8)
+
+    def training_step(self, plan: Plan, _: int) -> Tensor:
+        began = time.perf_counter()
+        self.waits.append(began - self._left)
+        # Dropout and library layers draw from the global generator: reseed it, so that a step depends on its place.
+        torch.manual_seed(seed_of(self.data.seed, "layers", plan.epoch, plan.step, self.global_rank))
+        batch = self.data.batch(plan, self.data.train, self.views, self.device)
+        total = torch.zeros((), device=self.device, requires_grad=True)
+        for (name, objective), scale in zip(self.objectives.items(), self.scales, strict=True):
+            out = objective(self.encoder, as_seen_by(objective, batch))
+            total = total + self.weights.get(name, 1.0) * out["loss"] / scale
+            prefix = "" if len(self.objectives) == 1 else f"{name}/"
+            self.scalars.update({prefix + k: v.detach() for k, v in out.items()})
+        if self.encoder.aux_loss is not None:
+            total = total + self.encoder.aux_loss
+        self._watch(total.detach())
+        self._samples = max(s.total for s in plan.streams.values())
+        self._began = began
+        return total
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._left = time.perf_counter()
+        self.steps.append((self._left - self._began, self._samples))
+
+    def _watch(self, loss: Tensor) -> None:
+        """Notes the first step whose loss is not finite, without making an accelerator wait at every step."""
+        first = (self.bad_step < 0) & ~loss.isfinite()
+        self.bad_step = torch.where(first, torch.full_like(self.bad_step, self.global_step), self.bad_step)
+        if self.device.type == "cpu" or self.global_step % CHECK_EVERY == 0:
+            self.refuse_nan()
+
+    def refuse_nan(self) -> None:
+        """Raises where a loss was not finite; checkpoints ask this before they are written."""
+        if int(self.bad_step) >= 0:
+            raise UserError(
+                f"the loss became NaN or infinite at step {int(self.bad_step)}; the last good checkpoint is kept: "
+                "lower lr, set clip=1, or use precision=fp32."
+            )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        for objective in self.objectives.values():
+            objective.after_step(self.encoder)
+
+    def on_train_epoch_end(self) -> None:
+        for objective in self.objectives.values():
+            objective.after_epoch(self.encoder)
+        if self.objectives and all(o.converged() for o in self.objectives.values()):
+            self.trainer.should_stop = True
+
+    def configure_optimizers(self) -> Any:
+        if not any(p.requires_grad for p in self.parameters()):
+            return None
+        optimizer, factor = self.optimizer_factory(self)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def exported(self) -> Encoder:
+        """The network that is judged and saved."""
+        for objective in self.objectives.values():
+            network = objective.exported(self.encoder)
+            if network is not self.encoder:
+                return network
+        return self.encoder
+
+
+def restore(module: nn.Module, state: dict[str, Tensor], prefix: str) -> None:
+    """Fills a module from a checkpoint's tensors; buffers take the size that preparation once gave them."""
+    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    for name, buffer in dict(module.named_buffers()).items():
+        if name in own and own[name].shape != buffer.shape:
+            owner, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(owner), leaf, torch.empty_like(own[name]))
+    module.load_state_dict(own)

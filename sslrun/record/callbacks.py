@@ -1,0 +1,253 @@
+"""What watches a fit: checkpoints that survive a kill, curves, and the look at the validation part."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from sslrun.record.folder import RunFolder
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints written beside their final name, synced and renamed: a kill while writing leaves the old one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        beside = f"{path}.tmp"
+        try:
+            with open(beside, "wb") as f:
+                torch.save(checkpoint, f)
+                f.flush()
+                os.fsync(f.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.remove(beside)
+            raise
+        os.replace(beside, path)
+
+
+class Keeper(pl.Callback):
+    """Keeps `last.ckpt` by time and at epoch ends, and stops cleanly on Ctrl-C, SIGTERM or after `max_seconds`.
+
+    A save inside an epoch comes every `every` seconds, at an epoch's end every thirtieth of that, so that tiny epochs
+    do not drown in writes. Rank 0 decides and the others follow.
+    """
+
+    def __init__(self, folder: RunFolder, every: float, max_seconds: float | None = None):
+        self.folder, self.every, self.max_seconds = folder, every, max_seconds
+        self.interrupted = self.timed_out = False
+        self._asked = False
+        self._began = self._saved = time.monotonic()
+        self.path = folder / "checkpoints/last.ckpt"
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Turns the first Ctrl-C or SIGTERM into a request to stop; the second one acts at once."""
+
+        def ask(number: int, frame: Any) -> None:
+            if self._asked:
+                raise KeyboardInterrupt
+            self._asked = True
+
+        try:
+            old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: the caller handles signals
+            old = {}
+        try:
+            yield
+        finally:
+            for s, handler in old.items():
+                signal.signal(s, handler)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, *_: Any) -> None:
+        if trainer.world_size > 1 and self.every > 0 and trainer.fit_loop.epoch_loop.batch_idx % 10:
+            return
+        now = time.monotonic()
+        over = self.max_seconds is not None and now - self._began > self.max_seconds
+        due, stop, over = self._agree(trainer, (now - self._saved >= self.every, self._asked, over))
+        if due or stop or over:
+            self.save(trainer, learner)
+        if stop or over:
+            self.interrupted, self.timed_out = stop, over
+            trainer.should_stop = True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, learner: Any) -> None:
+        if self.interrupted or self.timed_out:
+            return  # the epoch is not over: the checkpoint of the last step stands
+        last = trainer.current_epoch + 1 >= (trainer.max_epochs or math.inf) or trainer.should_stop
+        if self._agree(trainer, (last or time.monotonic() - self._saved >= self.every / 30,))[0]:
+            self.save(trainer, learner)
+
+    def save(self, trainer: pl.Trainer, learner: Any) -> None:
+        learner.refuse_nan()
+        trainer.save_checkpoint(self.path)
+        self._saved = time.monotonic()
+        if trainer.is_global_zero:
+            self.folder.set_status("running", step=trainer.global_step)
+
+    @staticmethod
+    def _agree(trainer: pl.Trainer, flags: tuple[bool, ...]) -> tuple[bool, ...]:
+        return trainer.strategy.broadcast(flags) if trainer.world_size > 1 else flags
+
+
+class Curves(pl.Callback):
+    """Writes every logged scalar to `metrics.csv` and to the logger, about `points` times over the run."""
+
+    def __init__(self, folder: RunFolder, total_steps: int, logger: Any = None, points: int = 200):
+        self.path, self.logger = folder / "metrics.csv", logger
+        self.every = max(1, total_steps // points)
+        self.speeds: list[float] = []
+        self.waited = self.worked = 0.0
+        self._done = -1
+
+    def forget_after(self, step: int) -> None:
+        """Drops rows that a resumed run will write again."""
+        if self.path.exists():
+            with open(self.path, newline="") as f:
+                rows = [r for r in csv.reader(f) if len(r) == 4 and (r[1] == "step" or int(r[1]) <= step)]
+            with open(self.path, "w", newline="") as f:
+                csv.writer(f).writerows(rows)
+
+    def write(self, values: dict[str, float], epoch: int, step: int) -> None:
+        new = not self.path.exists()
+        with open(self.path, "a", newline="") as f:
+            writer = csv.writer(f)
+            if new:
+                writer.writerow(["epoch", "step", "name", "value"])
+            writer.writerows([epoch, step, k, f"{v:.6g}"] for k, v in values.items())
+        if self.logger is not None:
+            self.logger.log_metrics(values, step)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, *_: Any) -> None:
+        step = trainer.global_step
+        if step % self.every or step == self._done or not trainer.is_global_zero:
+            return
+        self._done = step
+        values = {f"train/{k}": v.float().item() for k, v in learner.scalars.items()}
+        if trainer.optimizers:
+            values["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        if learner.steps:
+            work, wait = sum(s for s, _ in learner.steps), sum(learner.waits[-len(learner.steps) :])
+            values["speed/samples_per_s"] = sum(n for _, n in learner.steps) / max(work + wait, 1e-9)
+            values["speed/data_wait"] = wait / max(work + wait, 1e-9)
+            self.take(learner)
+        self.write(values, trainer.current_epoch, step)
+
+    def take(self, learner: Any) -> None:
+        """Moves the learner's step times here; the first steps warm caches up and do not count."""
+        fresh = learner.steps if self.speeds or len(learner.steps) <= 3 else learner.steps[3:]
+        waits = learner.waits[-len(fresh) :]
+        self.speeds += [n / max(s + w, 1e-9) for (s, n), w in zip(fresh, waits, strict=False)]
+        self.waited += sum(waits)
+        self.worked += sum(s for s, _ in fresh)
+        learner.steps, learner.waits = [], []
+
+    def on_train_end(self, trainer: pl.Trainer, learner: Any) -> None:
+        if learner.steps:
+            self.take(learner)
+
+
+class Monitor(pl.Callback):
+    """Looks at the validation part about `looks` times, in eval mode, and keeps `best.ckpt` by its primary metric.
+
+    `look(learner)` returns scalars; `primary` names the one that chooses, `larger` says which way.
+    """
+
+    def __init__(self, folder: RunFolder, look: Callable, curves: Curves, looks: int, primary: str, larger: bool):
+        self.path, self.look, self.curves, self.looks = folder / "checkpoints/best.ckpt", look, curves, looks
+        self.primary, self.larger = primary, larger
+        self.best: float | None = None
+        self.best_step = -1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, learner: Any) -> None:
+        epochs = trainer.max_epochs or 1
+        done = trainer.current_epoch + 1
+        if not self.looks or (done * self.looks // epochs == (done - 1) * self.looks // epochs and done < epochs):
+            return
+        values = self.look(learner)
+        learner._left = time.perf_counter()  # the look is not the loader's fault
+        if trainer.is_global_zero:
+            self.curves.write(values, trainer.current_epoch, trainer.global_step)
+        value = values.get(self.primary)
+        if value is None or not math.isfinite(value):
+            return
+        if self.best is None or (value > self.best if self.larger else value < self.best):
+            self.best, self.best_step = value, trainer.global_step
+            learner.refuse_nan()
+            trainer.save_checkpoint(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_step": self.best_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.best_step = state["best"], state["best_step"]
+
+
+class Progress(pl.Callback):
+    """A bar with the time left on a terminal, a few plain lines elsewhere."""
+
+    def __init__(self, title: str, total_steps: int):
+        self.title, self.total = title, max(1, total_steps)
+        self._bar: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, learner: Any) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        if not trainer.is_global_zero:
+            return
+        self._began, self._first, self._said = time.monotonic(), trainer.global_step, 0
+        console = Console(stderr=True)
+        self._console = console
+        if console.is_terminal:
+            columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps")]
+            columns += [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")]
+            self._bar = Progress(*columns, console=console, refresh_per_second=4)
+            self._task = self._bar.add_task(self.title, total=self.total, completed=self._first, note="")
+            self._bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, *_: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        step = self._step(trainer)
+        if self._bar is not None:
+            note = f"loss {learner.scalars['loss'].item():.3f}" if "loss" in learner.scalars and step % 10 == 0 else None
+            self._bar.update(self._task, completed=step, **({"note": note} if note else {}))
+            return
+        part = 5 * step // self.total
+        spent = time.monotonic() - self._began
+        if part > self._said and spent > 2:
+            self._said = part
+            left = spent / max(1, step - self._first) * (self.total - step)
+            self._console.print(f"{self.title}: step {step} of {self.total}, about {left:.0f} s left", highlight=False)
+
+    @staticmethod
+    def _step(trainer: pl.Trainer) -> int:
+        return trainer.global_step or trainer.fit_loop.epoch_loop.total_batch_idx + 1
+
+    def on_train_end(self, trainer: pl.Trainer, learner: Any) -> None:
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, learner: Any, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def newest_checkpoint(folder: RunFolder) -> Path | None:
+    path = folder / "checkpoints/last.ckpt"
+    return path if path.exists() else None

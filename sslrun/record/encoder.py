@@ -1,0 +1,83 @@
+"""An encoder as a folder: model.safetensors and config.yaml, no pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from sslrun import __version__
+from sslrun.contracts import DataSpec, Encoder, Field, UserError
+from sslrun.record.folder import write_atomically
+
+
+def save_encoder(folder: Path, encoder: Encoder, config: dict[str, Any], spec: DataSpec) -> None:
+    """Writes `model.safetensors` and `config.yaml` (the encoder's keys, the data's specification, the version)."""
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in encoder.state_dict().items()}
+    meta = {"sslrun": __version__, "encoder": config, "spec": dataclasses.asdict(spec)}
+    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(meta)).encode())
+    write_atomically(folder / "model.safetensors", save(state))
+
+
+def read_config(run: Path | str) -> tuple[dict[str, Any], DataSpec, Path]:
+    """The encoder's configuration, its data's specification and the folder, of a run or of an encoder folder.
+
+    Raises:
+        UserError: there is no encoder, or it was written by another major version.
+    """
+    folder = Path(run) / "encoder" if (Path(run) / "encoder").is_dir() else Path(run)
+    if not (folder / "model.safetensors").exists() or not (folder / "config.yaml").exists():
+        raise UserError(f"weights={run} has no encoder (looked for {folder / 'model.safetensors'}); name a finished run.")
+    meta = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    theirs = str(meta.get("sslrun", "?"))
+    if theirs.split(".")[0] != __version__.split(".")[0]:
+        raise UserError(f"weights={run} was written by sslrun {theirs}, and this is {__version__}; use that version.")
+    raw = dict(meta["spec"])
+    fields = tuple(Field(**f) for f in raw.pop("fields", ()))
+    spec = DataSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}, fields=fields)
+    return meta["encoder"], spec, folder
+
+
+def build(config: dict[str, Any], spec: DataSpec) -> Encoder:
+    """An untrained encoder from its configuration; only classes of sslrun.encoders are built."""
+    arguments = dict(config)
+    module, _, name = str(arguments.pop("_target_", "")).rpartition(".")
+    if not module.startswith("sslrun.encoders."):
+        raise UserError(f"the encoder's class {module}.{name} is not one of sslrun.encoders, and is not loaded.")
+    return getattr(import_module(module), name)(spec, **arguments)
+
+
+def load_state(encoder: Encoder, folder: Path, name: str) -> None:
+    """Fills an encoder with the tensors of an encoder folder.
+
+    Raises:
+        UserError: keys or shapes differ: names the first mismatch and how much matched.
+    """
+    try:
+        state = load_file(folder / "model.safetensors")
+    except SafetensorError as error:
+        raise UserError(f"weights={name}: {folder / 'model.safetensors'} is damaged ({error}).") from error
+    own = encoder.state_dict()
+    same = [k for k in own if k in state and own[k].shape == state[k].shape]
+    wrong = next((k for k in [*own, *state] if k not in own or k not in state or own[k].shape != state[k].shape), None)
+    if wrong:
+        theirs = tuple(state[wrong].shape) if wrong in state else "missing"
+        ours = tuple(own[wrong].shape) if wrong in own else "missing"
+        raise UserError(
+            f"weights={name} does not fit: {wrong} is {theirs} there and {ours} here ({len(same)} of {len(own)} tensors "
+            "match); use the encoder and a data set of the same shape."
+        )
+    encoder.load_state_dict(state)
+
+
+def load(run: Path | str) -> Encoder:
+    """The trained encoder of a run as an nn.Module in eval mode: `encoder(x)` with x (B, C, H, W) scaled to [0, 1]."""
+    config, spec, folder = read_config(run)
+    encoder = build(config, spec)
+    load_state(encoder, folder, str(run))
+    return encoder.eval()

@@ -1,0 +1,104 @@
+"""The look at the validation part during training: losses, a quick kNN or the model's own accuracy, and collapse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from sslrun.contracts import Split
+from sslrun.data.module import Data
+from sslrun.device import Device
+from sslrun.evaluate import features
+from sslrun.evaluate.knn import knn
+from sslrun.learner import Learner, as_seen_by, streams_of
+
+BANK, QUERIES = 4096, 2048  # samples that a look reads at most: minutes matter, the final scores read everything
+
+
+class Look:
+    """Scalars of a learner on the validation part; draws depend on the sample, not on the step."""
+
+    def __init__(self, data: Data, device: Device):
+        self.data, self.device = data, device
+        bank = data.sample(BANK)
+        self.bank = bank[data.train.labels[bank] >= 0]
+
+    def primary(self, learner: Learner) -> tuple[str, bool]:
+        """The metric that chooses the best checkpoint, and whether larger is better."""
+        labelled = self.data.val is not None and bool((self.data.val.labels >= 0).any())
+        if labelled and self._classifier(learner) is not None:
+            return "validation/classify_accuracy", True
+        if labelled and len(self.bank) and learner.encoder.dim and self._trains(learner):
+            return "validation/knn_accuracy", True
+        return "validation/loss", False
+
+    @staticmethod
+    def _classifier(learner: Learner) -> Any:
+        found = [o for o in learner.objectives.values() if o.predict is not None and o.predicts == "class"]
+        return found[0] if found else None
+
+    @staticmethod
+    def _trains(learner: Learner) -> bool:
+        return any(o.trains for o in learner.objectives.values())
+
+    @torch.no_grad()
+    def __call__(self, learner: Learner) -> dict[str, float]:
+        modes = {m: m.training for m in learner.modules()}
+        learner.eval()
+        values = self._losses(learner)
+        if self._trains(learner):
+            values |= self._features(learner)
+        for module, mode in modes.items():
+            module.training = mode
+        return values
+
+    def _losses(self, learner: Learner) -> dict[str, float]:
+        val = self.data.val
+        if val is None:
+            return {}
+        sums: dict[str, list[float]] = {}
+        hits: list[torch.Tensor] = []
+        streams = streams_of(learner.objectives.values())
+        model = self._classifier(learner)
+        with self._autocast():
+            for plan in self.data.validation(val, streams, 256, QUERIES):
+                batch = self.data.batch(plan, val, learner.views, learner.device)
+                for name, objective in learner.objectives.items():
+                    prefix = "" if len(learner.objectives) == 1 else f"{name}/"
+                    seen = as_seen_by(objective, batch)
+                    if "labelled" in objective.streams and bool((seen["labelled"]["y"] < 0).any()):
+                        continue  # a validation sample without a label has no supervised loss
+                    for key, value in objective(learner.encoder, seen).items():
+                        sums.setdefault(f"validation/{prefix}{key}", []).append(float(value))
+                if model is not None:
+                    stream = batch[streams[0]]
+                    guess = model.predict(learner.encoder, stream["x"]).argmax(1)
+                    hits.append((guess == stream["y"])[stream["y"] >= 0].float().cpu())
+        values = {k: sum(v) / len(v) for k, v in sums.items()}
+        if hits and len(torch.cat(hits)):
+            values["validation/classify_accuracy"] = torch.cat(hits).mean().item()
+        return values
+
+    def _features(self, learner: Learner) -> dict[str, float]:
+        encoder, values = learner.exported(), {}
+        train = self._extract(encoder, self.data.train, self.bank if len(self.bank) else self.data.sample(BANK))
+        values |= {f"collapse/{k}": v for k, v in features.health(train).items()}
+        val = self.data.val
+        if val is not None and len(self.bank) and bool((val.labels >= 0).any()):
+            rows = torch.arange(min(len(val), QUERIES))
+            bank = Split(train, self.data.train.labels[self.bank], self.data.train.index[self.bank])
+            queries = Split(self._extract(encoder, val, rows), val.labels[rows], val.index[rows])
+            values["validation/knn_accuracy"] = knn(bank, None, queries, self.data.spec)["accuracy"]
+        return values
+
+    def _extract(self, encoder: Any, part: Any, rows: torch.Tensor) -> torch.Tensor:
+        device = next(encoder.parameters()).device
+        found = features.extract(
+            encoder, lambda i: part.inputs(rows[i], device), len(rows), device=device, autocast_dtype=self.device.autocast
+        )
+        return found["features"]
+
+    def _autocast(self) -> Any:
+        dtype = self.device.autocast
+        return torch.autocast(self.device.torch.type, dtype=dtype, enabled=dtype is not None)

@@ -1,0 +1,320 @@
+"""The end of a run: scores of every subject, metrics.json, the encoder, predictions, figures and the table."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import hashlib
+import io
+import json
+import math
+import platform
+import resource
+import statistics
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sslrun import __version__
+from sslrun.build import make
+from sslrun.evaluate import features
+from sslrun.evaluate.cluster import cluster_scores
+from sslrun.evaluate.judge import Judge
+from sslrun.evaluate.scores import scores
+from sslrun.fit import Supervision, Tuned
+from sslrun.learner import as_seen_by
+from sslrun.record import figures, summary
+from sslrun.record.callbacks import Progress
+from sslrun.record.encoder import save_encoder
+from sslrun.record.folder import RunFolder, write_atomically, write_json
+
+UNTRAINED_STEPS = 600  # of the supervised reference, where the run itself trains nothing
+UNHASHED = ("logger", "save_every", "traceback", "max_time", "launcher")
+
+
+def logger(node: dict[str, Any], folder: RunFolder, checkpoint: Path | None) -> Any:
+    """The configured Lightning logger in the run folder, or None; a resumed run purges the steps it repeats."""
+    if not node.get("_target_"):
+        return None
+    extra: dict[str, Any] = {}
+    if node["_target_"].endswith("TensorBoardLogger"):
+        extra["save_dir"] = str(folder.path)
+        if checkpoint:
+            extra["purge_step"] = step_of(checkpoint) + 1
+    return make(node, "logger", **extra)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+
+
+def config_hash(plain: dict[str, Any], fingerprint: str, threads: int) -> str:
+    """SHA-256 of what the results depend on."""
+    kept = {k: v for k, v in plain.items() if k not in UNHASHED}
+    text = json.dumps([kept, __version__, fingerprint, threads], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def conclude(experiment: Any) -> dict[str, Any]:
+    """Scores all subjects once, writes the folder's results and shows the table."""
+    built, cfg, device, folder = experiment.built, experiment.cfg, experiment.device, experiment.folder
+    data, learner = built.data, experiment.learner.eval()
+    trained_s = time.perf_counter() - experiment.began
+    used = cfg.labels is not None and any("labelled" in o.streams for o in built.objectives.values())
+    budgets = {n: rows for n, rows in data.budgets.items() if not used or n >= cfg.labels}
+    if used:
+        budgets[cfg.labels] = data.labelled
+    judge = Judge(data, built.evaluators, device.torch, device.autocast, dict(sorted(budgets.items())))
+    learner.to(device.torch)
+    encoder = learner.exported().eval()
+    supervision = _supervision(experiment)
+    results: dict[str, dict[str, float]] = {}
+    judged = any(True for _ in encoder.parameters())
+    if judged:
+        tune = _tuner(supervision, judge, encoder) if supervision else None
+        results["trained"] = judge.encoder(encoder, tune)
+        results["random"] = judge.encoder(experiment.random_encoder().eval())
+    if data.spec.modality in ("image", "table", "series"):
+        results["raw"] = judge.raw()
+    predictions = _predictions(built, learner, judge, results)
+    for subject, found in _task(built, learner, data).items():
+        results[subject] = results.get(subject, {}) | found
+    if supervision and cfg.reference:
+        results["supervised"] = _reference(experiment, supervision, judge, [cfg.labels] if used else [*budgets, None], used)
+    results = {k: v for k, v in results.items() if v}
+    primary = _primary(results, sorted(budgets))
+    health = {}
+    if judged:
+        sample = data.sample(4096)
+        found = features.extract(
+            encoder, lambda i: data.train.inputs(sample[i], device.torch), len(sample), device=device.torch
+        )
+        health = features.health(found["features"])
+    metrics = {
+        "status": _status(health, experiment),
+        "method": "+".join(built.objectives) or "none",
+        "data": data.name,
+        "modality": data.spec.modality,
+        "seed": cfg.seed,
+        "split_seed": cfg.split_seed,
+        "labels": cfg.labels,
+        "config_hash": config_hash(experiment.plain, data.fingerprint, device.threads),
+        "split_hash": hashlib.sha256(json.dumps(data.splits()["parts"], sort_keys=True).encode()).hexdigest()[:16],
+        "versions": _versions(),
+        "precision": device.precision,
+        "threads": device.threads,
+        "world": device.world,
+        "lr": experiment.lr,
+        "steps": experiment.steps_done,
+        "wall_s": round(time.perf_counter() - experiment.began, 2),
+        "training_s": round(trained_s, 2),
+        **_speed(experiment),
+        "peak_rss_mb": _peak_rss_mb(),
+        "health": health,
+        "primary": primary,
+        "harm": _harm(results, primary, data),
+        "protocol": judge.protocol,
+        "results": results,
+    }
+    save_encoder(folder / "encoder", encoder, built.encoder_config, data.spec)
+    if predictions is not None:
+        _write_predictions(folder, predictions, data)
+    figures.conclude(experiment, judge, encoder if judged else None, predictions)
+    write_json(folder / "metrics.json", _plain(metrics))
+    summary.table(metrics, folder)
+    return metrics
+
+
+def _supervision(experiment: Any) -> Supervision | None:
+    data = experiment.built.data
+    if not len(data.sequence) or data.spec.num_classes < 2:
+        return None
+    steps = experiment.plan.steps if experiment.plan else UNTRAINED_STEPS
+    return Supervision(
+        experiment.plain["supervision"], data, experiment.device, steps, experiment.cfg.seed, experiment.cfg.clip,
+        lambda title, steps: [Progress(title, steps)],
+    )  # fmt: skip
+
+
+def _tuner(supervision: Supervision, judge: Judge, encoder: Any) -> Any:
+    def tune(n: int | None) -> torch.Tensor:
+        network = supervision.train(copy.deepcopy(encoder), n, f"fine-tuning, {n or 'all'} labels")
+        return judge.probabilities(lambda x: network.objective.predict(network.encoder, x), judge.parts["test"])
+
+    return tune
+
+
+def _predictions(built: Any, learner: Any, judge: Judge, results: dict) -> torch.Tensor | None:
+    """Scores the method's own predictions on the test part as `model` and `ema`; returns the model's."""
+    test, out = judge.parts["test"], None
+    if test is None:
+        return None
+    for name, objective in built.objectives.items():
+        subject = "model" if len(built.objectives) == 1 else f"model:{name}"
+        for suffix, predict in (("", objective.predict), ("ema", objective.ema_predict)):
+            if predict is None:
+                continue
+            p = judge.probabilities(lambda x, predict=predict: predict(learner.encoder, x), test)
+            out = p if out is None or not suffix else out
+            found = _own_scores(objective, predict, learner, p, judge)
+            results[subject if not suffix else subject.replace("model", "ema")] = found
+    return out
+
+
+def _own_scores(objective: Any, predict: Any, learner: Any, p: torch.Tensor, judge: Judge) -> dict[str, float]:
+    test, train = judge.parts["test"], judge.parts["train"]
+    known = test.labels >= 0
+    guess = torch.where(p.sum(1) > 0, p.argmax(1), torch.full((len(p),), -1))
+    if objective.predicts == "class":
+        found = scores(guess[known], test.labels[known], judge.spec.num_classes) if known.any() else {}
+        return {f"classify/{k}": v for k, v in found.items()}
+    if not known.any():
+        return {}
+    assigned = judge.probabilities(lambda x: predict(learner.encoder, x), train).argmax(1)
+    found = cluster_scores(guess, test.labels, assigned, train.labels)
+    return {f"cluster/{k}": v for k, v in found.items()}
+
+
+def _task(built: Any, learner: Any, data: Any) -> dict[str, dict[str, float]]:
+    """Each method's own task on test samples, beside what needs no learning: `task/loss`, `task/skill`, ..."""
+    test, results = data.open_test(), {}
+    if test is None:
+        return results
+    for name, objective in built.objectives.items():
+        if objective.trivial is None:
+            continue
+        subject = "model" if len(built.objectives) == 1 else f"model:{name}"
+        sums: dict[str, dict[str, float]] = {subject: {}, subject.replace("model", "trivial"): {}}
+        for plan in data.validation(test, objective.streams):
+            batch = as_seen_by(objective, data.batch(plan, test, learner.views, learner.device))
+            with torch.no_grad():
+                both = (objective(learner.encoder, batch), objective.trivial(batch))
+            share = next(iter(plan.streams.values())).total / len(test)
+            for total, out in zip(sums.values(), both, strict=True):
+                for key in out.keys() & {"loss", "accuracy"}:
+                    total[f"task/{key}"] = total.get(f"task/{key}", 0.0) + share * float(out[key])
+        own, trivial = sums.values()
+        own["task/skill"] = 1 - own["task/loss"] / max(trivial["task/loss"], 1e-12)
+        results |= sums
+    return results
+
+
+def _reference(experiment: Any, supervision: Supervision, judge: Judge, budgets: list, used: bool) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for n in budgets:
+        network = _cached(experiment, supervision, n)
+        at = "" if n is None or used else f"@{n}"
+        if judge.parts["test"] is not None:
+            p = judge.probabilities(lambda x, net=network: net.objective.predict(net.encoder, x), judge.parts["test"])
+            test = judge.parts["test"]
+            known = test.labels >= 0
+            own = scores(p.argmax(1)[known], test.labels[known], judge.spec.num_classes)
+            found |= {f"classify{at}/{k}": v for k, v in own.items()}
+        if n is None:
+            found |= {k: v for k, v in judge.encoder(network.encoder).items() if "@" not in k}
+        else:
+            found |= judge.within(network.encoder, n, judge.data.with_labels(n).labelled)
+    return found
+
+
+def _cached(experiment: Any, supervision: Supervision, n: int | None) -> Tuned:
+    """A reference network, from the cache that runs share where one of the same definition was trained before."""
+    plain, data = experiment.plain, experiment.built.data
+    what = [
+        data.fingerprint, data.splits()["parts"], n, experiment.built.encoder_config, plain["augmentation"],
+        plain["supervision"], supervision.steps, plain["seed"], plain["clip"], __version__, torch.__version__,
+        experiment.device.threads, experiment.device.precision,
+        data.train.index[data.sequence[: n or len(data.sequence)]].tolist() if n else None,
+    ]  # fmt: skip
+    key = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    folder = experiment.folder.path
+    root = next((p for p in folder.parents if p.name == "outputs"), folder.parent) / ".cache" / "supervised"
+    path = root / f"{key}.pt"
+    encoder = copy.deepcopy(experiment.random_encoder())
+    if path.exists():
+        objective = make(plain["supervision"]["objective"], "supervision.objective", encoder, data.spec)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        encoder.load_state_dict(state["encoder"])
+        objective.load_state_dict(state["objective"])
+        device = experiment.device.torch
+        return Tuned(encoder.to(device), objective.to(device)).eval()
+    network = supervision.train(encoder, n, f"supervised reference, {n or 'all'} labels")
+    buffer = io.BytesIO()
+    torch.save({"encoder": encoder.state_dict(), "objective": network.objective.state_dict()}, buffer)
+    write_atomically(path, buffer.getvalue())
+    network.encoder.to(experiment.device.torch)
+    network.objective.to(experiment.device.torch)
+    return network
+
+
+def _primary(results: dict[str, dict[str, float]], budgets: list[int]) -> str | None:
+    """A classifier's accuracy; else the linear probe at the middle budget, since few labels are the point; else kNN."""
+    middle = f"linear@{budgets[len(budgets) // 2]}/accuracy" if budgets else "linear/accuracy"
+    wanted = ("classify/accuracy", middle, "linear/accuracy", "knn/accuracy", "cluster/nmi")
+    judged = {k for s in ("model", "trained") for k in results.get(s, {})}
+    return next((k for k in wanted if k in judged), next(iter(sorted(judged)), None))
+
+
+def _harm(results: dict[str, dict[str, float]], primary: str | None, data: Any) -> bool | str:
+    """Whether the method falls below the best row that needs no pretraining, by more than one seed's noise."""
+    own = [results[s][primary] for s in ("model", "ema", "trained") if primary in results.get(s, {})]
+    others = [results[s][primary] for s in ("random", "raw", "supervised") if primary in results.get(s, {})]
+    if not own or not others:
+        return "unknown"
+    test = data.open_test()
+    best, gap = max(others), max(own) - max(others)
+    noise = 2 * math.sqrt(max(best * (1 - best), 1e-4) / max(1, len(test) if test else 1))
+    return "unknown" if abs(gap) <= noise else gap < 0
+
+
+def _status(health: dict[str, float], experiment: Any) -> str:
+    if experiment.built.objectives and health and health["effective_rank"] < 1.5:
+        return "collapsed"
+    return "finished"
+
+
+def _speed(experiment: Any) -> dict[str, float | None]:
+    curves = experiment.curves
+    if curves is None or not curves.speeds:
+        return {"samples_per_s": None, "data_wait": None}
+    share = curves.waited / max(curves.waited + curves.worked, 1e-9)
+    return {"samples_per_s": round(statistics.median(curves.speeds), 1), "data_wait": round(share, 4)}
+
+
+def _peak_rss_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "torchvision", "lightning", "hydra-core", "scikit-learn")
+    return {"sslrun": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}
+
+
+def _write_predictions(folder: RunFolder, p: torch.Tensor, data: Any) -> None:
+    test = data.open_test()
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["index", "label", "confidence"])
+    names = data.spec.classes
+    for i, row in zip(test.index.tolist(), p, strict=True):
+        best = int(row.argmax())
+        label = "" if row.sum() == 0 else names[best] if best < len(names) == len(row) else best
+        writer.writerow([i, label, f"{row[best]:.4f}"])
+    write_atomically(folder / "predictions.csv", text.getvalue().encode())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    if hasattr(value, "item"):
+        return _plain(value.item())
+    return value

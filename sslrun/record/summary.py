@@ -1,0 +1,98 @@
+"""What a person reads on the terminal: what is about to run, and what came out of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+ROWS = ("trained", "random", "raw", "supervised", "model", "ema", "trivial")
+MEANING = {
+    "trained": "the trained encoder",
+    "random": "the same encoder, untrained",
+    "raw": "the inputs themselves",
+    "supervised": "the same network, labels only",
+    "model": "the method's own predictions",
+    "ema": "the same, averaged weights",
+    "trivial": "no learning",
+}
+
+
+def console() -> Console:
+    wide = None if sys.stdout.isatty() else 120
+    return Console(width=wide, highlight=False)
+
+
+def show(experiment: Any) -> None:
+    """A few lines before training: data, encoder, what is trained for how long, and where the folder is."""
+    data, built, device, out = experiment.built.data, experiment.built, experiment.device, console()
+    sizes = {"train": data.train, "validation": data.val, "test": data.open_test()}
+    parts = ", ".join(f"{len(p):,} {name}" for name, p in sizes.items() if p is not None)
+    labels = f"{data.spec.num_classes} classes" if data.spec.num_classes else "no labels"
+    if data.num_labels is not None and data.spec.num_classes:
+        labels += f", {data.num_labels} labels shown"
+    parameters = sum(p.numel() for p in built.encoder.parameters())
+    shape = " x ".join(map(str, data.spec.shape))
+    out.print(f"data     {data.name}: {shape}, {parts}; {labels}")
+    for note in data.notes:
+        out.print(f"         {note}")
+    name = built.encoder_config["_target_"].rpartition(".")[2]
+    out.print(f"encoder  {name}, {parameters / 1e6:.2f} M parameters, {built.encoder.dim} features")
+    if experiment.plan is not None:
+        rate = f", learning rate {experiment.lr:.2g}" if experiment.lr else ""
+        where = f"{device.world} x {device.accelerator}" if device.world > 1 else device.accelerator
+        out.print(
+            f"train    {' + '.join(built.objectives)}: {experiment.plan.steps:,} steps{rate}, {device.precision} on {where}"
+        )
+    out.print(f"folder   {_short(experiment.folder.path)}")
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def table(metrics: dict[str, Any], folder: Any) -> None:
+    """Subjects by metrics, in per cent; the primary metric is marked."""
+    results, out = metrics["results"], console()
+    subjects = [s for s in results if s.split(":")[0] in ROWS]
+    columns = [c for c in _columns(results) if any(c in results[s] for s in subjects)]
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid.add_column("")
+    for column in columns:
+        name = column.removesuffix("/accuracy").replace("/", " ")
+        grid.add_column(name + (" *" if column == metrics["primary"] else ""), justify="right")
+    grid.add_column("")
+    for subject in sorted(subjects, key=lambda s: ROWS.index(s.split(":")[0])):
+        cells = [_cell(column, results[subject].get(column)) for column in columns]
+        grid.add_row(subject, *cells, MEANING[subject.split(":")[0]], style="bold" if subject == "trained" else None)
+    out.print()
+    out.print(grid)
+    harm = {True: "it is below the best row without pretraining: no gain here", False: "it beats every row without it"}
+    verdict = harm.get(metrics["harm"], "one seed cannot tell whether it helped")
+    if metrics["primary"]:
+        out.print(f"\n* primary, on test samples: {verdict}")
+    speed = f", {metrics['samples_per_s']:,.0f} samples/s" if metrics["samples_per_s"] else ""
+    out.print(f"{metrics['status']} after {metrics['wall_s']:.0f} s{speed}; results in {_short(folder.path)}")
+
+
+def _columns(results: dict[str, dict[str, float]]) -> list[str]:
+    """Accuracies first, in the order evaluators gave them; variants of the same number stay in metrics.json."""
+    found: list[str] = []
+    for metrics in results.values():
+        found += [k for k in metrics if k not in found and not k.endswith(("balanced_accuracy", "macro_f1"))]
+    kinds = ("classify", "knn", "linear", "layers", "finetune", "cluster", "task")
+    order = {k: i for i, k in enumerate(kinds)}
+    return sorted(found, key=lambda k: order.get(k.split("/")[0].split("@")[0], len(kinds)))
+
+
+def _cell(column: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    plain = column.endswith(("loss", "inertia", "skill", "silhouette", "nmi", "ari"))
+    return f"{value:.3f}" if plain else f"{100 * value:.1f}"

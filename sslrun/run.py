@@ -1,0 +1,168 @@
+"""One experiment: build, fit, evaluate, record. Raises; never exits."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from sslrun import device as devices
+from sslrun.build import Built, absolute_paths, build, build_encoder, optimizer_factory
+from sslrun.contracts import UserError
+from sslrun.fit import Plan, fit, loader_for, seconds
+from sslrun.learner import Learner
+from sslrun.record import outcome, summary
+from sslrun.record.callbacks import Curves, Keeper, Monitor, Progress, newest_checkpoint
+from sslrun.record.folder import RunFolder, write_atomically, write_json
+from sslrun.record.look import Look
+
+
+def run(cfg: DictConfig, folder: Path | str, overrides: Sequence[str] = (), resume: bool = False) -> dict[str, Any]:
+    """Runs one experiment in its folder and returns what metrics.json holds (nothing on ranks above 0).
+
+    Raises:
+        UserError: the configuration cannot work, or the run ended early; the folder says so in status.json.
+    """
+    folder = RunFolder(folder)
+    first = devices.rank() == 0
+    if first:
+        folder.claim()
+    try:
+        cfg = _resolved(cfg, overrides)
+        device = devices.resolve(cfg)
+        if first:
+            folder.set_status("running")
+            if not resume:
+                write_atomically(folder / "config.yaml", OmegaConf.to_yaml(cfg).encode())
+        if device.world > 1 and not devices.is_launched():
+            with devices.ranks(device.world, [str(folder.path), *(["resume"] if resume else [])]):
+                experiment = Experiment(cfg, folder, device)
+                experiment.fit(resume)
+        else:
+            experiment = Experiment(cfg, folder, device)
+            experiment.fit(resume)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        if not first:
+            return {}
+        metrics = experiment.conclude()
+        folder.set_status(metrics["status"])
+        return metrics
+    except BaseException as error:
+        if first:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            reason = "interrupted; `sslrun resume` goes on" if interrupted else f"{type(error).__name__}: {error}"
+            try:
+                folder.set_status("interrupted" if interrupted else "failed", reason)
+            except OSError:
+                pass  # a full disk: the error itself says so
+        raise
+    finally:
+        folder.release()
+
+
+def _resolved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    cfg.pop("hydra", None)
+    absolute_paths(cfg)
+    if cfg.weights and any(o.startswith("encoder=") for o in overrides):
+        from sslrun.record.encoder import read_config
+
+        theirs = read_config(cfg.weights)[0]
+        if dict(theirs) != OmegaConf.to_container(cfg.encoder):
+            raise UserError(f"encoder= differs from the encoder of weights={cfg.weights} ({theirs['_target_']}); leave it out.")
+    return cfg
+
+
+class Experiment:
+    """The objects of one run, and its three acts: fit, evaluate, record."""
+
+    def __init__(self, cfg: DictConfig, folder: RunFolder, device: devices.Device):
+        self.cfg, self.folder, self.device = cfg, folder, device
+        self.plain = OmegaConf.to_container(cfg)
+        torch.set_num_threads(device.threads)
+        self.began = time.perf_counter()
+        self.built: Built = build(cfg)
+        self.untrained = copy.deepcopy(self.built.encoder) if cfg.weights is None else None
+        self.plan: Plan | None = None
+        self.lr: float | None = None
+        self.curves: Curves | None = None
+        self.monitor: Monitor | None = None
+        self.steps_done = 0
+
+    def fit(self, resume: bool) -> None:
+        """Trains; leaves checkpoints, curves and the learner in eval mode."""
+        built, cfg = self.built, self.cfg
+        self.learner = Learner(built.encoder, built.objectives, built.data, built.weights)
+        if devices.rank() == 0:
+            write_json(self.folder / "splits.json", built.data.splits())
+        if not built.objectives:
+            self.learner.eval()
+            summary.show(self)
+            return
+        loader = loader_for(built.data, built.objectives, cfg.batch_size, cfg.mu, self.device)
+        self.plan = Plan.of(loader, cfg.epochs, cfg.steps, cfg.accumulate)
+        size = cfg.batch_size * cfg.accumulate
+        self.learner.optimizer_factory, self.lr = optimizer_factory(self.plain["optimizer"], cfg.lr, size, self.plan.steps)
+        self.learner.prepare()
+        if cfg.compile:
+            built.encoder.compile()
+        checkpoint = newest_checkpoint(self.folder) if resume else None
+        logger = outcome.logger(self.plain["logger"], self.folder, checkpoint) if devices.rank() == 0 else None
+        self.curves = Curves(self.folder, self.plan.steps, logger)
+        keeper = Keeper(self.folder, cfg.save_every, seconds(cfg.max_time))
+        look = Look(built.data, self.device)
+        self.monitor = Monitor(self.folder, look, self.curves, cfg.eval.looks, *look.primary(self.learner))
+        if checkpoint:
+            self.curves.forget_after(outcome.step_of(checkpoint))
+        if devices.rank() == 0:
+            summary.show(self)
+        title = "+".join(built.objectives)
+        callbacks = [self.curves, self.monitor, Progress(title, self.plan.steps), keeper]
+        with keeper.listening():
+            trainer = fit(self.learner, self.plan, self.device, clip=cfg.clip, callbacks=callbacks, checkpoint=checkpoint)
+        self.steps_done = trainer.global_step
+        if keeper.interrupted:
+            raise KeyboardInterrupt
+        self.learner.refuse_nan()
+        self.learner.eval()
+
+    def random_encoder(self) -> Any:
+        """The same encoder with the same first weights, untrained (also where the run started from others)."""
+        if self.untrained is None:
+            cfg = copy.deepcopy(self.cfg)
+            cfg.encoder, cfg.weights = self.built.encoder_config, None
+            return build_encoder(cfg, self.built.data)[0]
+        return self.untrained
+
+    def conclude(self) -> dict[str, Any]:
+        """Evaluates, writes everything into the folder and shows the table."""
+        return outcome.conclude(self)
+
+
+class _Callable(types.ModuleType):
+    """Lets `sslrun.run([...])` call this module, which Python binds to that name."""
+
+    def __call__(self, overrides: Sequence[str] = (), folder: Path | str | None = None) -> dict[str, Any]:
+        """Runs one experiment from Python and returns its metrics.json.
+
+        Raises:
+            UserError: the overrides or what they ask for cannot work.
+        """
+        from sslrun.compose import compose
+
+        cfg, default = compose(overrides)
+        return run(cfg, folder or default, overrides=overrides)
+
+
+sys.modules[__name__].__class__ = _Callable
+
+if __name__ == "__main__":  # a further rank, started by device.ranks
+    run(OmegaConf.load(Path(sys.argv[1]) / "config.yaml"), sys.argv[1], resume="resume" in sys.argv[2:])

@@ -1,0 +1,76 @@
+"""`sslrun predict RUN [out=predictions.csv] [data.root=DIR]`: the method's own labels, clusters or completions."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from sslrun.build import make
+from sslrun.contracts import UserError
+from sslrun.learner import restore
+from sslrun.record.callbacks import newest_checkpoint
+from sslrun.record.folder import write_atomically
+from sslrun.record.summary import console
+from sslrun.verbs.inputs import open_inputs
+
+
+def main(argv: list[str]) -> None:
+    opened = open_inputs(argv, "predict", "predictions_all.csv")
+    path = newest_checkpoint(opened.folder)
+    if path is None:
+        raise UserError(f"{opened.folder.path} has no checkpoint to predict with; `sslrun embed` gives its features.")
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    encoder = opened.encoder
+    restore(encoder, state, "encoder.")
+    able = {}
+    for name, node in OmegaConf.to_container(opened.cfg.method).items():
+        node.pop("weight", None)
+        objective = make(node, f"method.{name}", encoder, opened.spec)
+        restore(objective, state, f"objectives.{name}.")
+        able[name] = objective.eval()
+    found = next((o for o in able.values() if o.predict is not None), None)
+    if found is None:
+        completing = next((o for o in able.values() if o.complete is not None), None)
+        if completing is None:
+            names = " + ".join(able) or "none"
+            raise UserError(f"method={names} does not predict; `sslrun embed` gives its features, eval=[linear] a classifier.")
+        _complete(opened, completing)
+        return
+    device = opened.device.torch
+    encoder.to(device).eval()
+    found.to(device)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["index", "part", "name", "label", "confidence"])
+    count = 0
+    with torch.no_grad():
+        for name, part in opened.parts.items():
+            files = opened.names[name]
+            for rows in torch.arange(len(part)).split(512):
+                p = found.predict(encoder, part.inputs(rows, device)).cpu()
+                for i, row in zip(rows.tolist(), p, strict=True):
+                    best = int(row.argmax())
+                    classes = opened.spec.classes if found.predicts == "class" else ()
+                    label = "" if row.sum() == 0 else classes[best] if classes else best
+                    writer.writerow([int(part.index[i]), name, files[i] if files else "", label, f"{row[best]:.4f}"])
+                    count += 1
+    write_atomically(opened.out, text.getvalue().encode())
+    console().print(f"{count:,} predictions in {opened.out}")
+
+
+def _complete(opened, objective) -> None:
+    """Completed samples (imputation, restoration) of every part, as an npz beside the run."""
+    out = opened.out.with_suffix(".npz")
+    done = {}
+    with torch.no_grad():
+        for name, part in opened.parts.items():
+            rows = torch.arange(len(part)).split(512)
+            done[name] = torch.cat([objective.complete(opened.encoder, part.inputs(r)) for r in rows]).numpy()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **done)
+    write_atomically(out, buffer.getvalue())
+    console().print(f"{sum(map(len, done.values())):,} completed samples in {out}")
