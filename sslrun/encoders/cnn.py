@@ -27,6 +27,8 @@ class MapEncoder(Encoder):
     A subclass fills `layers`, a sequence of modules (B, C, H, W) -> (B, D_i, H_i, W_i), and sets `dim` and `grid`.
     """
 
+    modalities = ("image",)
+
     layers: nn.Sequential
 
     def maps(self, x: Tensor) -> Iterator[Tensor]:

@@ -19,6 +19,8 @@ class Mlp(Encoder):
     one token; `stages` are the hidden layers. Raises UserError where samples are not rows of a table.
     """
 
+    modalities = ("table",)
+
     grid = (1,)
 
     def __init__(self, spec: DataSpec, widths: Sequence[int] = (256, 256)):

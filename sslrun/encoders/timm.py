@@ -48,6 +48,8 @@ class Timm(Encoder):
     the name is unknown or weights cannot be fetched.
     """
 
+    modalities = ("image",)
+
     def __init__(self, spec: DataSpec, name: str, pretrained: bool = False):
         super().__init__(spec)
         channels, *size = image_shape(spec, "timm")

@@ -57,6 +57,8 @@ class ViT(Encoder):
     divide `dim`, or `dim` is not a multiple of 4.
     """
 
+    modalities = ("image",)
+
     def __init__(self, spec: DataSpec, dim: int = 192, depth: int = 12, heads: int = 3, patch: int | None = None):
         super().__init__(spec)
         channels, *size = image_shape(spec, "vit")

@@ -72,11 +72,16 @@ def _masked(tokens: Tensor, mask: Tensor | None) -> Tensor:
 def raw(x_of: Inputs, n: int, *, fill: Tensor | float | None = None, batch: int = 512) -> Tensor:
     """Flattened inputs of samples 0 to n-1, (n, D) float32 on the CPU.
 
-    `fill` is what missing values (NaN) become: one number, or one per column (D,), such as the column means of the
-    training part. Without it they stay missing.
+    `fill` is what missing values (NaN) become: one number, or one per channel or column, (C,), such as the means of
+    the training part. Without it (None or empty) they stay missing.
     """
-    rows = torch.cat([_store(x_of(rows)).flatten(1) for rows in torch.arange(n).split(batch)])
-    return rows if fill is None else torch.where(rows.isnan(), torch.as_tensor(fill, dtype=rows.dtype), rows)
+    parts = [_store(x_of(rows)) for rows in torch.arange(n).split(batch)]
+    value = torch.as_tensor(torch.nan if fill is None else fill, dtype=torch.float32)
+    if value.dim() and value.numel():
+        value = value.view(-1, *(1,) * (parts[0].dim() - 2))  # along the second axis of (B, C, ...)
+    if value.numel():
+        parts = [torch.where(x.isnan(), value, x) for x in parts]
+    return torch.cat(parts).flatten(1)
 
 
 def health(features: Tensor) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Weighted nearest neighbours on frozen features (Wu et al. 2018, arXiv:1805.01978): what is near has the same class."""
+"""Weighted nearest neighbours on frozen features (Wu et al. 2018, arXiv:1805.01978): near means of the same class."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def classify(
     """Classes (N,) of features (N, D) by the votes exp(cosine / temperature) of the k nearest rows of bank (M, D).
 
     Equal votes go to the lowest class; of equally near rows at the edge of the neighbourhood, those of the lowest
-    class count. `k` is at most M.
+    class come first. `k` is at most M.
     """
     order = labels.to(bank.device).argsort(stable=True)  # lowest class first, which settles ties at the edge
     bank, labels = F.normalize(bank[order].float(), dim=1), labels.to(bank.device)[order]

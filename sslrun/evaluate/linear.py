@@ -195,7 +195,8 @@ def judge(probe: Probe, split: Split, num_classes: int) -> Tensor:
 
 def stratified(split: Split, folds: int) -> Tensor:
     """A fold for each row, (N,): every class spread evenly, by a shuffle that depends on `index` alone."""
-    keys = [(label, seed_of("fold", index)) for label, index in zip(*map(Tensor.tolist, (split.labels, split.index)))]
+    pairs = zip(split.labels.tolist(), split.index.tolist(), strict=True)
+    keys = [(label, seed_of("fold", index)) for label, index in pairs]
     order = torch.tensor(sorted(range(len(keys)), key=keys.__getitem__))
     fold = torch.empty_like(order)
     fold[order] = torch.arange(len(order)) % folds
