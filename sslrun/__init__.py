@@ -4,10 +4,13 @@
 the trained encoder back.
 """
 
+import os
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin cost a time slice on shared cores
 
 
 def __getattr__(name: str) -> Any:

@@ -13,11 +13,12 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from sslrun.catalogue import fitting, locate
-from sslrun.contracts import Encoder, Objective, UserError, seed_of
+from sslrun.contracts import Encoder, Objective, UserError
 from sslrun.data.module import Data
 from sslrun.learner import views_of
 from sslrun.nn.optim import scaled_lr, schedule
 from sslrun.record.encoder import load_state, read_config
+from sslrun.rng import seed_of
 
 MODULE_KEYS = ("val_fraction", "test_fraction", "exclude_labelled")  # the data module's, not the source's
 OPTIMIZER_KEYS = ("lr", "weight_decay", "lr_scaling", "reference_batch", "schedule", "warmup")
@@ -88,7 +89,9 @@ def build_encoder(cfg: Any, data: Data) -> tuple[Encoder, dict[str, Any]]:
     if cfg.weights:
         config, spec, folder = read_config(cfg.weights)
         if spec.modality != data.spec.modality:
-            raise UserError(f"weights={cfg.weights} encodes {spec.modality} data, and data={data.name} is {data.spec.modality}.")
+            raise UserError(
+                f"weights={cfg.weights} encodes {spec.modality} data, and data={data.name} is {data.spec.modality}."
+            )
     accepted = locate(config["_target_"]).modalities
     if accepted and data.spec.modality not in accepted:
         name = config["_target_"].rpartition(".")[2]

@@ -11,8 +11,9 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from sslrun.cli import conf_dir, explain, register
+from sslrun.cli import conf_dir, register
 from sslrun.contracts import UserError
+from sslrun.explain import explain
 
 
 def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path]:

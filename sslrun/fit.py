@@ -6,30 +6,40 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
-from sslrun.build import make, optimizer_factory
-from sslrun.contracts import Encoder, Objective, UserError, seed_of
+from sslrun.contracts import Objective, UserError
 from sslrun.data.module import Data, Loader
 from sslrun.device import Device, rank, strategy
 from sslrun.learner import Learner, streams_of
 from sslrun.nn.batch_norm import LayerSync
 from sslrun.record.callbacks import AtomicCheckpoints
 
+FALSE_ALARMS = (
+    ".*does not have many workers.*",
+    ".*not resumable.*",
+    ".*treespec.*",
+    ".*LeafSpec.*",
+    ".*optimizer.*scheduler.*",
+    ".*`training_step` returned.*",
+    ".*configure_optimizers.*returned `None`.*",
+    ".*Checkpoint directory.*exists.*",
+    ".*resuming from a checkpoint that ended.*",
+    ".*isinstance.*",
+)
+
 
 def quiet() -> None:
     """Keeps Lightning's adverts and false alarms away; its errors still come through as exceptions."""
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for text in (".*does not have many workers.*", ".*not resumable.*", ".*treespec.*", ".*optimizer.*scheduler.*",
-                 ".*LeafSpec.*", ".*`training_step` returned.*", ".*configure_optimizers.*returned `None`.*",
-                 ".*Checkpoint directory.*exists.*", ".*resuming from a checkpoint that ended.*", ".*isinstance.*"):  # fmt: skip
+    for text in FALSE_ALARMS:
         warnings.filterwarnings("ignore", text)
 
 
@@ -72,6 +82,7 @@ def fit(
     quiet()
     torch.set_num_threads(device.threads)
     learner.data.to(device.torch)
+    learner.train()
     plugins: list[Any] = [AtomicCheckpoints()]
     if device.world > 1:
         plugins.append(LayerSync())
@@ -126,45 +137,3 @@ def seconds(text: str | None) -> float | None:
     if clock:
         return int(clock[1] or 0) * 3600 + int(clock[2]) * 60 + int(clock[3])
     raise UserError(f"max_time={text} is not a time; write for example 90s, 30m, 2h or 01:30:00.")
-
-
-@dataclass
-class Tuned:
-    """A network trained on labels alone, and the objective whose head reads it."""
-
-    encoder: Encoder
-    objective: Objective
-
-    def eval(self) -> Tuned:
-        self.encoder.eval()
-        self.objective.eval()
-        return self
-
-
-@dataclass
-class Supervision:
-    """Trains the supervised reference, or fine-tunes a copy of an encoder, on n labels with the run's own means."""
-
-    node: Mapping[str, Any]
-    data: Data
-    device: Device
-    steps: int
-    seed: int
-    clip: float | None = None
-    callbacks: Callable[[str, int], list[pl.Callback]] = field(default=lambda title, steps: [])
-
-    def train(self, encoder: Encoder, labels: int | None, title: str, lr: float | None = None) -> Tuned:
-        """`encoder` is trained in place, with a fresh head."""
-        data = self.data.with_labels(labels)
-        encoder.requires_grad_(True)
-        torch.manual_seed(seed_of(self.seed, "supervision"))
-        objective = make(self.node["objective"], "supervision.objective", encoder, data.spec)
-        objectives = {"supervised": objective}
-        single = Device(self.device.accelerator, 1, 1, self.device.threads, self.device.precision)
-        loader = Loader(data, objective.streams, min(self.node["batch_size"], len(data.train)), 1)
-        plan = Plan.of(loader, 0, self.steps)
-        factory, _ = optimizer_factory(self.node["optimizer"], lr, self.node["batch_size"], self.steps)
-        learner = Learner(encoder, objectives, data, optimizer=factory)
-        learner.prepare()
-        fit(learner, plan, single, clip=self.clip, callbacks=self.callbacks(title, self.steps))
-        return Tuned(encoder, objective).eval()

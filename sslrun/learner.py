@@ -10,8 +10,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from sslrun.contracts import Batch, Encoder, Objective, Stream, UserError, seed_of
+from sslrun.contracts import Batch, Encoder, Objective, Stream, UserError
 from sslrun.data.module import Data, Plan
+from sslrun.rng import seed_of
 
 CHECK_EVERY = 50  # steps between looks at a device-side flag for a loss that is not a number
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import sys
 import time
@@ -14,14 +15,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from sslrun import device as devices
+from sslrun import outcome
 from sslrun.build import Built, absolute_paths, build, build_encoder, optimizer_factory
 from sslrun.contracts import UserError
 from sslrun.fit import Plan, fit, loader_for, seconds
 from sslrun.learner import Learner
-from sslrun.record import outcome, summary
+from sslrun.look import Look
+from sslrun.record import summary
 from sslrun.record.callbacks import Curves, Keeper, Monitor, Progress, newest_checkpoint
 from sslrun.record.folder import RunFolder, write_atomically, write_json
-from sslrun.record.look import Look
 
 
 def run(cfg: DictConfig, folder: Path | str, overrides: Sequence[str] = (), resume: bool = False) -> dict[str, Any]:
@@ -59,10 +61,8 @@ def run(cfg: DictConfig, folder: Path | str, overrides: Sequence[str] = (), resu
         if first:
             interrupted = isinstance(error, KeyboardInterrupt)
             reason = "interrupted; `sslrun resume` goes on" if interrupted else f"{type(error).__name__}: {error}"
-            try:
+            with contextlib.suppress(OSError):  # a full disk: the error itself says so
                 folder.set_status("interrupted" if interrupted else "failed", reason)
-            except OSError:
-                pass  # a full disk: the error itself says so
         raise
     finally:
         folder.release()
@@ -77,7 +77,9 @@ def _resolved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
         theirs = read_config(cfg.weights)[0]
         if dict(theirs) != OmegaConf.to_container(cfg.encoder):
-            raise UserError(f"encoder= differs from the encoder of weights={cfg.weights} ({theirs['_target_']}); leave it out.")
+            raise UserError(
+                f"encoder= differs from the encoder of weights={cfg.weights} ({theirs['_target_']}); leave it out."
+            )
     return cfg
 
 
@@ -110,7 +112,9 @@ class Experiment:
         loader = loader_for(built.data, built.objectives, cfg.batch_size, cfg.mu, self.device)
         self.plan = Plan.of(loader, cfg.epochs, cfg.steps, cfg.accumulate)
         size = cfg.batch_size * cfg.accumulate
-        self.learner.optimizer_factory, self.lr = optimizer_factory(self.plain["optimizer"], cfg.lr, size, self.plan.steps)
+        self.learner.optimizer_factory, self.lr = optimizer_factory(
+            self.plain["optimizer"], cfg.lr, size, self.plan.steps
+        )
         self.learner.prepare()
         if cfg.compile:
             built.encoder.compile()
@@ -127,7 +131,9 @@ class Experiment:
         title = "+".join(built.objectives)
         callbacks = [self.curves, self.monitor, Progress(title, self.plan.steps), keeper]
         with keeper.listening():
-            trainer = fit(self.learner, self.plan, self.device, clip=cfg.clip, callbacks=callbacks, checkpoint=checkpoint)
+            trainer = fit(
+                self.learner, self.plan, self.device, clip=cfg.clip, callbacks=callbacks, checkpoint=checkpoint
+            )
         self.steps_done = trainer.global_step
         if keeper.interrupted:
             raise KeyboardInterrupt

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sslrun.augment.op import Op, Params, on_rows, probability
-from sslrun.contracts import Rng, UserError
+from sslrun.contracts import UserError
+from sslrun.rng import Rng
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601
 

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslrun.augment.op import Op, Params, probability
-from sslrun.contracts import Rng, UserError
+from sslrun.contracts import UserError
+from sslrun.rng import Rng
 
 PADDINGS = ("zeros", "border", "reflection")
 

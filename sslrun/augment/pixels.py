@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslrun.augment.op import Op, Params, on_rows, probability
-from sslrun.contracts import Rng, UserError
+from sslrun.contracts import UserError
+from sslrun.rng import Rng
 
 
 class GaussianBlur(Op):

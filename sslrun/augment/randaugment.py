@@ -9,7 +9,8 @@ from torch import Tensor
 from sslrun.augment.colour import contrast_matrix, mean_colour, recolour, saturation_matrix, scaling
 from sslrun.augment.geometry import affine_matrix, matrix_of, warp
 from sslrun.augment.op import Op, Params, on_rows
-from sslrun.contracts import Rng, UserError
+from sslrun.contracts import UserError
+from sslrun.rng import Rng
 
 COLOURS = ("identity", "color", "contrast", "brightness")
 MOVES = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")

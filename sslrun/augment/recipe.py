@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from sslrun.augment.colour import Colour, chain, mean_colour, moved, recolour
 from sslrun.augment.geometry import Geometry, warp
 from sslrun.augment.op import Op, Params
-from sslrun.contracts import Rng, UserError
+from sslrun.contracts import UserError
+from sslrun.rng import Rng
 
 PIECE = 2**18  # numbers in a piece of a batch: on a CPU, several passes over 1 MiB stay within the cache
 

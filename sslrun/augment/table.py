@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from sslrun.augment.op import Op, Params, probability
-from sslrun.contracts import Rng, UserError
+from sslrun.contracts import UserError
+from sslrun.rng import Rng
 
 DONORS = 10_000
 

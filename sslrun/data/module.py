@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslrun.contracts import Batch, DataSpec, Rng, Stream, UserError, seed_of
+from sslrun.contracts import Batch, DataSpec, Stream, UserError
 from sslrun.data import splits
 from sslrun.data.source import Source
+from sslrun.rng import Rng, seed_of
 
 
 class Part:
@@ -253,7 +254,9 @@ class Loader:
         if self.driver is None:
             raise UserError("the chosen method reads no stream; use method=none to evaluate without training.")
         if "labelled" in streams and not len(data.labelled):
-            raise UserError(f"data={data.name} has no labels, and the chosen method needs some; use a self-supervised one.")
+            raise UserError(
+                f"data={data.name} has no labels, and the chosen method needs some; use a self-supervised one."
+            )
         n = len(data.train) if self.driver == "labelled" else len(self.pools[self.driver])
         size = self.sizes[self.driver]
         if size > n and not whole:
@@ -263,7 +266,9 @@ class Loader:
                 f"use batch_size={max(1, n // (size // batch_size))} or less."
             )
         if batch_size % world:
-            raise UserError(f"batch_size={batch_size} cannot be shared by {world} processes; use a multiple of {world}.")
+            raise UserError(
+                f"batch_size={batch_size} cannot be shared by {world} processes; use a multiple of {world}."
+            )
         self.length = -(-n // size) if whole else n // size
         self.samples = n if whole else self.length * size
         self.position = lambda: (0, 0)  # replaced by the trainer's counters

@@ -9,9 +9,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from sslrun.contracts import DataSpec, Split, seed_of
+from sslrun.contracts import DataSpec, Split
 from sslrun.evaluate.features import ordered
 from sslrun.evaluate.scores import scores
+from sslrun.rng import seed_of
 
 SILHOUETTE_ROWS = 2000  # it compares all pairs
 
@@ -30,7 +31,8 @@ def cluster(
 
     There are as many clusters as classes, and `k` where the data names no classes. `inertia` is the mean squared
     distance of a test row to its centre; `nmi`, `ari` and, where training has labels to name the clusters by,
-    `accuracy` compare the clusters with the test labels.
+    `accuracy` compare the clusters with the test labels. A column that is constant in training does not count when
+    `standardise` is on.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning

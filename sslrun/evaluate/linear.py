@@ -16,14 +16,16 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor
 
-from sslrun.contracts import DataSpec, Split, seed_of
+from sslrun.contracts import DataSpec, Split
 from sslrun.evaluate.features import ordered
 from sslrun.evaluate.scores import scores
+from sslrun.rng import seed_of
 
 STRENGTHS = tuple(10.0**power for power in range(-4, 4))  # values of C, from strong to weak regularisation
 FIXED = 1.0  # C where there are too few labels to choose it
 SMALL = 2**22  # up to this many feature values, matrix products in float64 cost nothing
 ROUGH, SHARP = 1e-4, 1e-7  # largest gradient of the mean loss: while choosing C, and for the probe that is scored
+FLOOR = 1e-5  # float32 products do not resolve gradients much below
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,12 @@ class Regression:
         self.target = answer.double().unsqueeze(1) if self.binary else F.one_hot(answer).double()  # (N, J)
         self.weight = torch.zeros(self.target.shape[1], self.z.shape[1], dtype=torch.float64)  # (J, R)
         self.bias = torch.zeros(self.target.shape[1], 1, dtype=torch.float64)
+        self.solved: dict[float, tuple[Tensor, Tensor]] = {}
 
     def solve(self, strength: float, tolerance: float) -> Probe:
-        """The probe for C = strength, from where the last solution stood."""
+        """The probe for C = strength, from where it was left, or else from where the last strength was."""
         n = len(self.z)
+        self.weight, self.bias = self.solved.get(strength, (self.weight, self.bias))
         decay = 1 / (strength * n)
         scale = (self.curvature + decay).rsqrt()  # (R,)
 
@@ -91,10 +95,12 @@ class Regression:
 
         if len(self.classes) > 1:
             start = torch.cat([self.weight / scale, self.bias], 1).flatten().numpy()
-            options = {"gtol": tolerance, "ftol": 1e-14, "maxiter": 1000, "maxfun": 2000, "maxcor": 20}
+            reachable = tolerance if self.z.dtype == torch.float64 else max(tolerance, FLOOR)
+            options = {"gtol": reachable, "ftol": 1e-14, "maxiter": 1000, "maxfun": 2000, "maxcor": 20}
             best = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
             at = torch.from_numpy(best.x).view(-1, len(scale) + 1)
             self.weight, self.bias = at[:, :-1] * scale, at[:, -1:].clone()
+            self.solved[strength] = self.weight, self.bias
         weight = self.weight.to(self.axes.dtype) @ self.axes.T / self.std  # (J, D)
         bias = self.bias.squeeze(1) - (weight @ self.mean).double()
         if self.binary:

@@ -135,7 +135,7 @@ class Curves(pl.Callback):
             return
         self._done = step
         values = {f"train/{k}": v.float().item() for k, v in learner.scalars.items()}
-        if trainer.optimizers:
+        if trainer.optimizers and trainer.optimizers[0].param_groups:
             values["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         if learner.steps:
             work, wait = sum(s for s, _ in learner.steps), sum(learner.waits[-len(learner.steps) :])
@@ -212,7 +212,12 @@ class Progress(pl.Callback):
         self._console = console
         if console.is_terminal:
             columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps")]
-            columns += [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")]
+            columns += [
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            ]
             self._bar = Progress(*columns, console=console, refresh_per_second=4)
             self._task = self._bar.add_task(self.title, total=self.total, completed=self._first, note="")
             self._bar.start()
@@ -222,12 +227,14 @@ class Progress(pl.Callback):
             return
         step = self._step(trainer)
         if self._bar is not None:
-            note = f"loss {learner.scalars['loss'].item():.3f}" if "loss" in learner.scalars and step % 10 == 0 else None
+            note = (
+                f"loss {learner.scalars['loss'].item():.3f}" if "loss" in learner.scalars and step % 10 == 0 else None
+            )
             self._bar.update(self._task, completed=step, **({"note": note} if note else {}))
             return
         part = 5 * step // self.total
         spent = time.monotonic() - self._began
-        if part > self._said and spent > 2:
+        if part > self._said and spent > 10:
             self._said = part
             left = spent / max(1, step - self._first) * (self.total - step)
             self._console.print(f"{self.title}: step {step} of {self.total}, about {left:.0f} s left", highlight=False)

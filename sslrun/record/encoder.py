@@ -32,7 +32,9 @@ def read_config(run: Path | str) -> tuple[dict[str, Any], DataSpec, Path]:
     """
     folder = Path(run) / "encoder" if (Path(run) / "encoder").is_dir() else Path(run)
     if not (folder / "model.safetensors").exists() or not (folder / "config.yaml").exists():
-        raise UserError(f"weights={run} has no encoder (looked for {folder / 'model.safetensors'}); name a finished run.")
+        raise UserError(
+            f"weights={run} has no encoder (looked for {folder / 'model.safetensors'}); name a finished run."
+        )
     meta = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     theirs = str(meta.get("sslrun", "?"))
     if theirs.split(".")[0] != __version__.split(".")[0]:
@@ -69,8 +71,8 @@ def load_state(encoder: Encoder, folder: Path, name: str) -> None:
         theirs = tuple(state[wrong].shape) if wrong in state else "missing"
         ours = tuple(own[wrong].shape) if wrong in own else "missing"
         raise UserError(
-            f"weights={name} does not fit: {wrong} is {theirs} there and {ours} here ({len(same)} of {len(own)} tensors "
-            "match); use the encoder and a data set of the same shape."
+            f"weights={name} does not fit: {wrong} is {theirs} there and {ours} here ({len(same)} of {len(own)} "
+            "tensors match); use the encoder and a data set of the same shape."
         )
     encoder.load_state_dict(state)
 

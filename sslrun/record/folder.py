@@ -54,7 +54,9 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a")  # noqa: SIM115 (held for as long as the run lives)
         except OSError as error:
-            raise UserError(f"the run folder {self.path} cannot be written ({error.strerror}); choose another one.") from error
+            raise UserError(
+                f"the run folder {self.path} cannot be written ({error.strerror}); choose another one."
+            ) from error
         try:
             import fcntl
 

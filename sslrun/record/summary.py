@@ -45,7 +45,8 @@ def show(experiment: Any) -> None:
         rate = f", learning rate {experiment.lr:.2g}" if experiment.lr else ""
         where = f"{device.world} x {device.accelerator}" if device.world > 1 else device.accelerator
         out.print(
-            f"train    {' + '.join(built.objectives)}: {experiment.plan.steps:,} steps{rate}, {device.precision} on {where}"
+            f"train    {' + '.join(built.objectives)}: {experiment.plan.steps:,} steps{rate}, "
+            f"{device.precision} on {where}"
         )
     out.print(f"folder   {_short(experiment.folder.path)}")
 
@@ -67,7 +68,7 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
     for column in columns:
         name = column.removesuffix("/accuracy").replace("/", " ")
         grid.add_column(name + (" *" if column == metrics["primary"] else ""), justify="right")
-    grid.add_column("")
+    grid.add_column("", no_wrap=True)
     for subject in sorted(subjects, key=lambda s: ROWS.index(s.split(":")[0])):
         cells = [_cell(column, results[subject].get(column)) for column in columns]
         grid.add_row(subject, *cells, MEANING[subject.split(":")[0]], style="bold" if subject == "trained" else None)
@@ -84,7 +85,9 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
 def _columns(results: dict[str, dict[str, float]]) -> list[str]:
     """Accuracies first, in the order evaluators gave them; variants of the same number stay in metrics.json."""
     found: list[str] = []
-    for metrics in results.values():
+    for subject, metrics in results.items():
+        if subject == "supervised" and found:
+            metrics = {k: v for k, v in metrics.items() if k in found}  # its own heads stay in metrics.json
         found += [k for k in metrics if k not in found and not k.endswith(("balanced_accuracy", "macro_f1"))]
     kinds = ("classify", "knn", "linear", "layers", "finetune", "cluster", "task")
     order = {k: i for i, k in enumerate(kinds)}

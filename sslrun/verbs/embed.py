@@ -47,9 +47,9 @@ def _parquet(path, x: np.ndarray, columns: dict[str, np.ndarray]) -> None:
     except ImportError as error:
         raise UserError(f"out={path} needs pyarrow: pip install 'sslrun[parquet]', or choose a .npz file.") from error
     width = pa.array(x.reshape(-1)), x.shape[1]
-    table = pa.table({"features": pa.FixedSizeListArray.from_arrays(*width), **{k: v.tolist() for k, v in columns.items()}})
+    table = pa.table(
+        {"features": pa.FixedSizeListArray.from_arrays(*width), **{k: v.tolist() for k, v in columns.items()}}
+    )
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     write_atomically(path, buffer.getvalue())
-
-

@@ -59,13 +59,17 @@ def open_inputs(argv: list[str], verb: str, default_out: str) -> Opened:
         try:
             cfg.merge_with_dotlist(data)
         except Exception as error:
-            raise UserError(f"{' '.join(data)} does not fit this run's data; its keys: {', '.join(cfg.data)}.") from error
+            raise UserError(
+                f"{' '.join(data)} does not fit this run's data; its keys: {', '.join(cfg.data)}."
+            ) from error
     absolute_paths(cfg)
     config, spec, where = read_config(folder.path)
     source: Source = make({k: v for k, v in cfg.data.items() if k not in MODULE_KEYS}, "data")
     if source.spec.shape[0] != spec.shape[0] or source.spec.modality != spec.modality:
         ours, theirs = (" x ".join(map(str, s.shape)) for s in (spec, source.spec))
-        raise UserError(f"the run's encoder reads {spec.modality} data of {ours}, and these are {source.spec.modality} {theirs}.")
+        raise UserError(
+            f"the run's encoder reads {spec.modality} data of {ours}, and these are {source.spec.modality} {theirs}."
+        )
     encoder = build(config, spec)
     load_state(encoder, where, str(folder.path))
     parts, names, offset = {}, {}, 0
@@ -77,4 +81,3 @@ def open_inputs(argv: list[str], verb: str, default_out: str) -> Opened:
             names[name] = raw.names
             offset += len(rows)
     return Opened(folder, cfg, spec, encoder.eval(), parts, names, devices.resolve(cfg), out)
-

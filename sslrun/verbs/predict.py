@@ -37,7 +37,9 @@ def main(argv: list[str]) -> None:
         completing = next((o for o in able.values() if o.complete is not None), None)
         if completing is None:
             names = " + ".join(able) or "none"
-            raise UserError(f"method={names} does not predict; `sslrun embed` gives its features, eval=[linear] a classifier.")
+            raise UserError(
+                f"method={names} does not predict; `sslrun embed` gives its features, eval=[linear] a classifier."
+            )
         _complete(opened, completing)
         return
     device = opened.device.torch

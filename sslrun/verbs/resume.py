@@ -30,8 +30,8 @@ def resume(path: str | Path, overrides: list[str] | None = None) -> dict:
     wrong = [f"{k}: {OmegaConf.select(cfg, k)} -> {v}" for k, v in changes.items() if k not in EXTENDABLE]
     if wrong:
         raise UserError(
-            f"resume cannot change {'; '.join(wrong)}: the run would no longer be the one that was started. It can change "
-            f"{', '.join(EXTENDABLE)}; start a new run with weights={path} for the rest."
+            f"resume cannot change {'; '.join(wrong)}: the run would no longer be the one that was started. It "
+            f"can change {', '.join(EXTENDABLE)}; start a new run with weights={path} for the rest."
         )
     status = folder.status()
     if status.get("status") in ("finished", "collapsed") and not changes:

@@ -4,7 +4,8 @@ from scipy.stats import binomtest, kstest
 from torchvision.transforms.v2 import functional as V
 
 from sslrun.augment import colour as C
-from sslrun.contracts import Rng, UserError
+from sslrun.contracts import UserError
+from sslrun.rng import Rng
 
 FACTORS = torch.tensor([0.6, 0.8, 0.9, 1.0, 1.1, 1.4])
 

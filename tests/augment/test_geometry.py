@@ -7,7 +7,8 @@ from torchvision.transforms import RandomResizedCrop as Reference
 from torchvision.transforms import v2
 
 from sslrun.augment import geometry as G
-from sslrun.contracts import Rng, UserError
+from sslrun.contracts import UserError
+from sslrun.rng import Rng
 
 BILINEAR = v2.InterpolationMode.BILINEAR
 

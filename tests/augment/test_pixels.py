@@ -4,7 +4,8 @@ from scipy.stats import binomtest
 from torchvision.transforms.v2 import functional as V
 
 from sslrun.augment import pixels as P
-from sslrun.contracts import Rng, UserError
+from sslrun.contracts import UserError
+from sslrun.rng import Rng
 
 
 def images(batch=6, channels=3, height=40, width=60):

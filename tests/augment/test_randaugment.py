@@ -6,7 +6,8 @@ from scipy.stats import chisquare
 from torchvision.transforms.v2 import functional as V
 
 from sslrun.augment import randaugment as R
-from sslrun.contracts import Rng, UserError
+from sslrun.contracts import UserError
+from sslrun.rng import Rng
 
 
 def bytes_of(batch=4, channels=3, low=0, high=256):

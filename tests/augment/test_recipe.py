@@ -10,7 +10,8 @@ from sslrun.augment import geometry as G
 from sslrun.augment import pixels as P
 from sslrun.augment.randaugment import RandAugment
 from sslrun.augment.recipe import Recipe
-from sslrun.contracts import Rng, UserError
+from sslrun.contracts import UserError
+from sslrun.rng import Rng
 
 CONF = Path(__file__).parents[2] / "conf" / "augmentation"
 SHAPES = {

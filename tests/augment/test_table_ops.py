@@ -4,7 +4,8 @@ from scipy.stats import binomtest, ks_2samp
 
 from sslrun.augment.recipe import Recipe
 from sslrun.augment.table import Corrupt, GaussianNoise
-from sslrun.contracts import Rng, UserError
+from sslrun.contracts import UserError
+from sslrun.rng import Rng
 
 
 def rows(n=2000, seed=0):

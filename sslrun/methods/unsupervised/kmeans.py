@@ -1,4 +1,4 @@
-"""k-means: one epoch is one Lloyd pass over any number of restarts at once (Lloyd 1982; Arthur & Vassilvitskii 2007)."""
+"""k-means: one epoch is one Lloyd pass over all restarts at once (Lloyd 1982; Arthur & Vassilvitskii 2007)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslrun.contracts import Batch, DataSpec, Encoder, Objective, UserError, seed_of
+from sslrun.contracts import Batch, DataSpec, Encoder, Objective, UserError
 from sslrun.nn.gather import all_sum, gather
+from sslrun.rng import seed_of
 
 
 class KMeans(Objective):
@@ -29,13 +30,13 @@ class KMeans(Objective):
     whole_epochs = True
     predicts = "cluster"
 
-    def __init__(
-        self, encoder: Encoder, spec: DataSpec, k: int | None = None, restarts: int = 10, tol: float = 1e-6
-    ):
+    def __init__(self, encoder: Encoder, spec: DataSpec, k: int | None = None, restarts: int = 10, tol: float = 1e-6):
         super().__init__(encoder, spec)
         k = k or spec.num_classes
         if k < 2:
-            raise UserError(f"method.kmeans.k={k} must be at least 2; data={spec.name} has no classes to count, so set it.")
+            raise UserError(
+                f"method.kmeans.k={k} must be at least 2; data={spec.name} has no classes to count, so set it."
+            )
         self.k, self.restarts, self.tol = k, restarts, tol
         d = encoder.dim
         self.register_buffer("origin", torch.zeros(d, dtype=torch.float64))
@@ -55,7 +56,9 @@ class KMeans(Objective):
             x = torch.cat([encoder(data.train.inputs(part)).double() for part in rows.split(1024)])  # (N, D)
         distinct = len(torch.unique(x, dim=0))
         if distinct < self.k:
-            raise UserError(f"method.kmeans.k={self.k} is above the {distinct} distinct samples; use {distinct} or fewer.")
+            raise UserError(
+                f"method.kmeans.k={self.k} is above the {distinct} distinct samples; use {distinct} or fewer."
+            )
         self.origin = x.mean(0)
         x = x - self.origin
         self.spread = x.square().sum(1).mean().sqrt()

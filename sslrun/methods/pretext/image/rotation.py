@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslrun.contracts import DataSpec, Encoder, Predict, Rng
+from sslrun.contracts import DataSpec, Encoder, Predict
+from sslrun.rng import Rng
 
 
 class Rotation(Predict):

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslrun.contracts import DataSpec, Encoder, Predict, Rng
+from sslrun.contracts import DataSpec, Encoder, Predict
 from sslrun.nn.heads import mlp_head
+from sslrun.rng import Rng
 
 
 class DenoisingAutoencoder(Predict):
@@ -68,7 +69,9 @@ class DenoisingAutoencoder(Predict):
         start = n
         for i, size in self.categorical:
             code = target[:, i].nan_to_num(0).long().clamp(0, size - 1)
-            total = total + F.cross_entropy(answer[:, start : start + size].float(), code, ignore_index=0, reduction="none")
+            total = total + F.cross_entropy(
+                answer[:, start : start + size].float(), code, ignore_index=0, reduction="none"
+            )
             count = count + (code > 0)
             start += size
         return total / count.clamp_min(1)  # (B,)

@@ -95,7 +95,11 @@ class Look:
     def _extract(self, encoder: Any, part: Any, rows: torch.Tensor) -> torch.Tensor:
         device = next(encoder.parameters()).device
         found = features.extract(
-            encoder, lambda i: part.inputs(rows[i], device), len(rows), device=device, autocast_dtype=self.device.autocast
+            encoder,
+            lambda i: part.inputs(rows[i], device),
+            len(rows),
+            device=device,
+            autocast_dtype=self.device.autocast,
         )
         return found["features"]
 

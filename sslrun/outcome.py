@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import hashlib
 import io
@@ -22,17 +21,15 @@ import torch
 from sslrun import __version__
 from sslrun.build import make
 from sslrun.evaluate import features
-from sslrun.evaluate.cluster import cluster_scores
+from sslrun.evaluate.cluster import cluster_scores, match
 from sslrun.evaluate.judge import Judge
 from sslrun.evaluate.scores import scores
-from sslrun.fit import Supervision, Tuned
 from sslrun.learner import as_seen_by
 from sslrun.record import figures, summary
-from sslrun.record.callbacks import Progress
 from sslrun.record.encoder import save_encoder
 from sslrun.record.folder import RunFolder, write_atomically, write_json
+from sslrun.reference import reference, supervision_of, tuner
 
-UNTRAINED_STEPS = 600  # of the supervised reference, where the run itself trains nothing
 UNHASHED = ("logger", "save_every", "traceback", "max_time", "launcher")
 
 
@@ -71,11 +68,11 @@ def conclude(experiment: Any) -> dict[str, Any]:
     judge = Judge(data, built.evaluators, device.torch, device.autocast, dict(sorted(budgets.items())))
     learner.to(device.torch)
     encoder = learner.exported().eval()
-    supervision = _supervision(experiment)
+    supervision = supervision_of(experiment)
     results: dict[str, dict[str, float]] = {}
     judged = any(True for _ in encoder.parameters())
     if judged:
-        tune = _tuner(supervision, judge, encoder) if supervision else None
+        tune = tuner(supervision, judge, encoder) if supervision else None
         results["trained"] = judge.encoder(encoder, tune)
         results["random"] = judge.encoder(experiment.random_encoder().eval())
     if data.spec.modality in ("image", "table", "series"):
@@ -84,7 +81,9 @@ def conclude(experiment: Any) -> dict[str, Any]:
     for subject, found in _task(built, learner, data).items():
         results[subject] = results.get(subject, {}) | found
     if supervision and cfg.reference:
-        results["supervised"] = _reference(experiment, supervision, judge, [cfg.labels] if used else [*budgets, None], used)
+        results["supervised"] = reference(
+            experiment, supervision, judge, [cfg.labels] if used else [*budgets, None], used
+        )
     results = {k: v for k, v in results.items() if v}
     primary = _primary(results, sorted(budgets))
     health = {}
@@ -129,25 +128,6 @@ def conclude(experiment: Any) -> dict[str, Any]:
     return metrics
 
 
-def _supervision(experiment: Any) -> Supervision | None:
-    data = experiment.built.data
-    if not len(data.sequence) or data.spec.num_classes < 2:
-        return None
-    steps = experiment.plan.steps if experiment.plan else UNTRAINED_STEPS
-    return Supervision(
-        experiment.plain["supervision"], data, experiment.device, steps, experiment.cfg.seed, experiment.cfg.clip,
-        lambda title, steps: [Progress(title, steps)],
-    )  # fmt: skip
-
-
-def _tuner(supervision: Supervision, judge: Judge, encoder: Any) -> Any:
-    def tune(n: int | None) -> torch.Tensor:
-        network = supervision.train(copy.deepcopy(encoder), n, f"fine-tuning, {n or 'all'} labels")
-        return judge.probabilities(lambda x: network.objective.predict(network.encoder, x), judge.parts["test"])
-
-    return tune
-
-
 def _predictions(built: Any, learner: Any, judge: Judge, results: dict) -> torch.Tensor | None:
     """Scores the method's own predictions on the test part as `model` and `ema`; returns the model's."""
     test, out = judge.parts["test"], None
@@ -175,7 +155,8 @@ def _own_scores(objective: Any, predict: Any, learner: Any, p: torch.Tensor, jud
     if not known.any():
         return {}
     assigned = judge.probabilities(lambda x: predict(learner.encoder, x), train).argmax(1)
-    found = cluster_scores(guess, test.labels, assigned, train.labels)
+    classes = judge.spec.num_classes
+    found = cluster_scores(guess, test.labels, classes, match(assigned, train.labels, p.shape[1], classes))
     return {f"cluster/{k}": v for k, v in found.items()}
 
 
@@ -201,54 +182,6 @@ def _task(built: Any, learner: Any, data: Any) -> dict[str, dict[str, float]]:
         own["task/skill"] = 1 - own["task/loss"] / max(trivial["task/loss"], 1e-12)
         results |= sums
     return results
-
-
-def _reference(experiment: Any, supervision: Supervision, judge: Judge, budgets: list, used: bool) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for n in budgets:
-        network = _cached(experiment, supervision, n)
-        at = "" if n is None or used else f"@{n}"
-        if judge.parts["test"] is not None:
-            p = judge.probabilities(lambda x, net=network: net.objective.predict(net.encoder, x), judge.parts["test"])
-            test = judge.parts["test"]
-            known = test.labels >= 0
-            own = scores(p.argmax(1)[known], test.labels[known], judge.spec.num_classes)
-            found |= {f"classify{at}/{k}": v for k, v in own.items()}
-        if n is None:
-            found |= {k: v for k, v in judge.encoder(network.encoder).items() if "@" not in k}
-        else:
-            found |= judge.within(network.encoder, n, judge.data.with_labels(n).labelled)
-    return found
-
-
-def _cached(experiment: Any, supervision: Supervision, n: int | None) -> Tuned:
-    """A reference network, from the cache that runs share where one of the same definition was trained before."""
-    plain, data = experiment.plain, experiment.built.data
-    what = [
-        data.fingerprint, data.splits()["parts"], n, experiment.built.encoder_config, plain["augmentation"],
-        plain["supervision"], supervision.steps, plain["seed"], plain["clip"], __version__, torch.__version__,
-        experiment.device.threads, experiment.device.precision,
-        data.train.index[data.sequence[: n or len(data.sequence)]].tolist() if n else None,
-    ]  # fmt: skip
-    key = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:24]
-    folder = experiment.folder.path
-    root = next((p for p in folder.parents if p.name == "outputs"), folder.parent) / ".cache" / "supervised"
-    path = root / f"{key}.pt"
-    encoder = copy.deepcopy(experiment.random_encoder())
-    if path.exists():
-        objective = make(plain["supervision"]["objective"], "supervision.objective", encoder, data.spec)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        encoder.load_state_dict(state["encoder"])
-        objective.load_state_dict(state["objective"])
-        device = experiment.device.torch
-        return Tuned(encoder.to(device), objective.to(device)).eval()
-    network = supervision.train(encoder, n, f"supervised reference, {n or 'all'} labels")
-    buffer = io.BytesIO()
-    torch.save({"encoder": encoder.state_dict(), "objective": network.objective.state_dict()}, buffer)
-    write_atomically(path, buffer.getvalue())
-    network.encoder.to(experiment.device.torch)
-    network.objective.to(experiment.device.torch)
-    return network
 
 
 def _primary(results: dict[str, dict[str, float]], budgets: list[int]) -> str | None:
