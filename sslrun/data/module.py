@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -183,7 +184,14 @@ class Data:
                         part.store = moved
 
     def batch(self, plan: Plan, part: Part, views: Mapping[str, set[tuple[str, str]]], device: Any) -> Batch:
-        """The streams of a plan as tensors on the device, with every declared view made there."""
+        """The streams of a plan as tensors on the device, with every declared view made there.
+
+        Samples and views are float32, whatever the precision that the network is trained in.
+        """
+        with single_precision(device):
+            return self._batch(plan, part, views, device)
+
+    def _batch(self, plan: Plan, part: Part, views: Mapping[str, set[tuple[str, str]]], device: Any) -> Batch:
         streams = {}
         for name, share in plan.streams.items():
             x = share.ready() if share.ready else part.inputs(share.positions, device)
@@ -196,8 +204,8 @@ class Data:
             }
 
             def rng(*purpose: Any, share: Share = share, name: str = name) -> Rng:
-                key = (self.seed, *purpose, name, plan.epoch, plan.step)
-                return Rng(*key, total=share.total, rows=share.rows, device=device)
+                key = (self.seed, *purpose, name, plan.epoch, *(() if share.first is not None else (plan.step,)))
+                return Rng(*key, total=share.total, rows=share.rows, device=device, first=share.first)
 
             for view, recipe in sorted(views.get(name, ())):
                 values[view, recipe] = self.recipes[recipe](x, rng("view", view, recipe))
@@ -205,11 +213,27 @@ class Data:
         return Batch(streams)
 
     def validation(self, part: Part, streams: tuple[str, ...], size: int = 512, limit: int | None = None):
-        """Plans that walk through a part in its own order; every stream shows the same rows, with their labels."""
+        """Plans that walk through a part in its own order; every stream shows the same rows, with their labels.
+
+        A sample's draws depend on its place in the part alone, so that any `size` (a multiple of 64) gives the same.
+        """
         n = min(len(part), limit or len(part))
         for step, start in enumerate(range(0, n, size)):
             rows = torch.arange(start, min(start + size, n))
-            yield Plan(VALIDATION, step, {s: Share(rows, len(rows), slice(0, len(rows))) for s in streams})
+            share = Share(rows, len(rows), slice(0, len(rows)), first=start)
+            yield Plan(VALIDATION, step, dict.fromkeys(streams, share))
+
+
+@contextlib.contextmanager
+def single_precision(device: torch.device | str) -> Iterator[None]:
+    """Turns autocast and any other default type off: half precision would move the coordinates of a crop."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.autocast(torch.device(device).type, enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 VALIDATION = -1
@@ -223,6 +247,7 @@ class Share:
     total: int
     rows: slice
     ready: Any = None  # () -> samples that a worker has decoded meanwhile
+    first: int | None = None  # where draws depend on the sample: the place of the first one in its part
 
 
 @dataclasses.dataclass
