@@ -107,7 +107,10 @@ def fit(
         limit_val_batches=0,
     )
     plan.loader.position = lambda: position(trainer, len(plan.loader))
-    trainer.fit(learner, plan.loader, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    try:
+        trainer.fit(learner, plan.loader, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    except SystemExit:  # Lightning exits after an impatient second Ctrl-C, which would end a whole sweep
+        raise KeyboardInterrupt from None
     return trainer
 
 

@@ -62,10 +62,9 @@ class Learner(pl.LightningModule):
         self.register_buffer("scales", torch.ones(len(objectives)))  # trivial losses, so that weights mean something
         self.register_buffer("bad_step", torch.tensor(-1), persistent=False)
         self.views = views_of(objectives.values())
-        self.steps: list[tuple[float, int]] = []  # (seconds, samples) of each step since the log was last read
-        self.waits: list[float] = []  # seconds spent waiting for data, likewise
         self.scalars: dict[str, Tensor] = {}
-        self._left = time.perf_counter()
+        self.began = self.left = time.perf_counter()  # of the step under way, and of the one before
+        self.samples = 0  # of this step, over all processes
         if not any(o.trains for o in objectives.values()):
             encoder.requires_grad_(False)
 
@@ -82,8 +81,7 @@ class Learner(pl.LightningModule):
                     self.scales[i] = loss.clamp_min(1e-8)
 
     def training_step(self, plan: Plan, _: int) -> Tensor:
-        began = time.perf_counter()
-        self.waits.append(began - self._left)
+        self.began, self.samples = time.perf_counter(), max(s.total for s in plan.streams.values())
         # Dropout and library layers draw from the global generator: reseed it, so that a step depends on its place.
         torch.manual_seed(seed_of(self.data.seed, "layers", plan.epoch, plan.step, self.global_rank))
         batch = self.data.batch(plan, self.data.train, self.views, self.device)
@@ -96,13 +94,10 @@ class Learner(pl.LightningModule):
         if self.encoder.aux_loss is not None:
             total = total + self.encoder.aux_loss
         self._watch(total.detach())
-        self._samples = max(s.total for s in plan.streams.values())
-        self._began = began
         return total
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self._left = time.perf_counter()
-        self.steps.append((self._left - self._began, self._samples))
+        self.left = time.perf_counter()
 
     def _watch(self, loss: Tensor) -> None:
         """Notes the first step whose loss is not finite, without making an accelerator wait at every step."""
@@ -119,14 +114,19 @@ class Learner(pl.LightningModule):
                 "lower lr, set clip=1, or use precision=fp32."
             )
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
+    def optimizer_step(self, epoch: int, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(epoch, batch_idx, *args, **kwargs)
         for objective in self.objectives.values():
             objective.after_step(self.encoder)
+            # here, since callbacks that save are called before the module's own hook of the epoch's end
+            if batch_idx + 1 == self.trainer.num_training_batches:
+                objective.after_epoch(self.encoder)
+        self._stop_if_converged()
 
-    def on_train_epoch_end(self) -> None:
-        for objective in self.objectives.values():
-            objective.after_epoch(self.encoder)
+    def on_train_start(self) -> None:
+        self._stop_if_converged()
+
+    def _stop_if_converged(self) -> None:
         if self.objectives and all(o.converged() for o in self.objectives.values()):
             self.trainer.should_stop = True
 

@@ -12,6 +12,7 @@ from sslrun.device import Device
 from sslrun.evaluate import features
 from sslrun.evaluate.knn import knn
 from sslrun.learner import Learner, as_seen_by, streams_of
+from sslrun.nn.gather import alone
 
 BANK, QUERIES = 4096, 2048  # samples that a look reads at most: minutes matter, the final scores read everything
 
@@ -46,9 +47,10 @@ class Look:
     def __call__(self, learner: Learner) -> dict[str, float]:
         modes = {m: m.training for m in learner.modules()}
         learner.eval()
-        values = self._losses(learner)
-        if self._trains(learner):
-            values |= self._features(learner)
+        with alone():  # every process looks at all samples
+            values = self._losses(learner)
+            if self._trains(learner):
+                values |= self._features(learner)
         for module, mode in modes.items():
             module.training = mode
         return values

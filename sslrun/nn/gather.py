@@ -7,21 +7,35 @@ Without a process group, or with one process, all of them return their input.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_alone = False
+
 
 def world() -> int:
     """The number of processes that share the work."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
     """The number of this process, from 0."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if not _alone and dist.is_available() and dist.is_initialized() else 0
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Makes this process its own world: for what every process computes in full, such as a look at validation."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def sizes(x: Tensor) -> list[int]:

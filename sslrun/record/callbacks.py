@@ -7,6 +7,7 @@ import csv
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from sslrun.nn.gather import all_sum
 from sslrun.record.folder import RunFolder
 
 
@@ -41,13 +43,15 @@ class Keeper(pl.Callback):
     """Keeps `last.ckpt` by time and at epoch ends, and stops cleanly on Ctrl-C, SIGTERM or after `max_seconds`.
 
     A save inside an epoch comes every `every` seconds, at an epoch's end every thirtieth of that, so that tiny epochs
-    do not drown in writes. Rank 0 decides and the others follow.
+    do not drown in writes. Rank 0 decides and the others follow. It comes last among the callbacks, so that it saves
+    what they hold.
     """
 
     def __init__(self, folder: RunFolder, every: float, max_seconds: float | None = None):
         self.folder, self.every, self.max_seconds = folder, every, max_seconds
         self.interrupted = self.timed_out = False
         self._asked = False
+        self._handlers: dict[int, Any] = {}
         self._began = self._saved = time.monotonic()
         self.path = folder / "checkpoints/last.ckpt"
 
@@ -60,34 +64,45 @@ class Keeper(pl.Callback):
                 raise KeyboardInterrupt
             self._asked = True
 
-        try:
-            old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: the caller handles signals
-            old = {}
+        if threading.current_thread() is not threading.main_thread():  # the caller handles signals
+            yield
+            return
+        self._handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM), ask)
+        old = {s: signal.getsignal(s) for s in self._handlers}
+        self._listen(self._handlers)
         try:
             yield
         finally:
-            for s, handler in old.items():
-                signal.signal(s, handler)
+            self._listen(old)
+            self._handlers = {}
 
-    def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, *_: Any) -> None:
-        if trainer.world_size > 1 and self.every > 0 and trainer.fit_loop.epoch_loop.batch_idx % 10:
+    @staticmethod
+    def _listen(handlers: dict[int, Any]) -> None:
+        for s, handler in handlers.items():
+            signal.signal(s, handler)
+
+    def on_train_start(self, trainer: pl.Trainer, learner: Any) -> None:
+        self._listen(self._handlers)  # Lightning's own handler of SIGTERM would end the run with an error
+
+    def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, out: Any, batch: Any, batch_idx: int) -> None:
+        ends = ends_epoch(trainer, batch_idx)
+        if not ends and (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # gradients that wait for the optimiser's step are not saved
+        if not ends and trainer.world_size > 1 and self.every > 0 and trainer.global_step % 10:
             return
+        last = trainer.should_stop or trainer.global_step >= trainer.max_steps
+        if self._ask(trainer, 0 if last else self.every / 30 if ends else self.every):
+            self.save(trainer, learner)
+
+    def _ask(self, trainer: pl.Trainer, patience: float) -> bool:
+        """Whether to save, `patience` seconds after the last time; stops the trainer where somebody wants it to."""
         now = time.monotonic()
         over = self.max_seconds is not None and now - self._began > self.max_seconds
-        due, stop, over = self._agree(trainer, (now - self._saved >= self.every, self._asked, over))
-        if due or stop or over:
-            self.save(trainer, learner)
-        if stop or over:
-            self.interrupted, self.timed_out = stop, over
-            trainer.should_stop = True
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, learner: Any) -> None:
+        flags = (now - self._saved >= patience, self._asked, over)
+        due, self.interrupted, self.timed_out = trainer.strategy.broadcast(flags) if trainer.world_size > 1 else flags
         if self.interrupted or self.timed_out:
-            return  # the epoch is not over: the checkpoint of the last step stands
-        last = trainer.current_epoch + 1 >= (trainer.max_epochs or math.inf) or trainer.should_stop
-        if self._agree(trainer, (last or time.monotonic() - self._saved >= self.every / 30,))[0]:
-            self.save(trainer, learner)
+            trainer.should_stop = True
+        return due or trainer.should_stop
 
     def save(self, trainer: pl.Trainer, learner: Any) -> None:
         learner.refuse_nan()
@@ -96,9 +111,14 @@ class Keeper(pl.Callback):
         if trainer.is_global_zero:
             self.folder.set_status("running", step=trainer.global_step)
 
-    @staticmethod
-    def _agree(trainer: pl.Trainer, flags: tuple[bool, ...]) -> tuple[bool, ...]:
-        return trainer.strategy.broadcast(flags) if trainer.world_size > 1 else flags
+
+def ends_epoch(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether this was the last batch of an epoch (or of the run).
+
+    What is due at the end of an epoch is done here, after its last step: from a checkpoint that is saved in the
+    trainer's hook of the epoch's end, Lightning repeats a step of that epoch where there is no validation loop.
+    """
+    return batch_idx + 1 == trainer.num_training_batches or trainer.global_step >= trainer.max_steps
 
 
 class Curves(pl.Callback):
@@ -109,6 +129,7 @@ class Curves(pl.Callback):
         self.every = max(1, total_steps // points)
         self.speeds: list[float] = []
         self.waited = self.worked = 0.0
+        self._steps: list[tuple[int, float, float]] = []  # samples, seconds of work and of waiting, since the last row
         self._done = -1
 
     def forget_after(self, step: int) -> None:
@@ -130,32 +151,33 @@ class Curves(pl.Callback):
             self.logger.log_metrics(values, step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, *_: Any) -> None:
-        step = trainer.global_step
-        if step % self.every or step == self._done or not trainer.is_global_zero:
+        step, work = trainer.global_step, time.perf_counter() - learner.began
+        self._steps.append((learner.samples, work, learner.began - learner.left))
+        if step % self.every or step == self._done:
             return
         self._done = step
-        values = {f"train/{k}": v.float().item() for k, v in learner.scalars.items()}
+        means = all_sum(torch.stack([v.float() for v in learner.scalars.values()])) / trainer.world_size
+        if not trainer.is_global_zero:
+            return
+        values = {f"train/{k}": v for k, v in zip(learner.scalars, means.tolist(), strict=True)}
         if trainer.optimizers and trainer.optimizers[0].param_groups:
             values["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-        if learner.steps:
-            work, wait = sum(s for s, _ in learner.steps), sum(learner.waits[-len(learner.steps) :])
-            values["speed/samples_per_s"] = sum(n for _, n in learner.steps) / max(work + wait, 1e-9)
-            values["speed/data_wait"] = wait / max(work + wait, 1e-9)
-            self.take(learner)
+        samples, work, wait = (sum(column) for column in zip(*self._steps, strict=True))
+        values["speed/samples_per_s"] = samples / max(work + wait, 1e-9)
+        values["speed/data_wait"] = wait / max(work + wait, 1e-9)
+        self._take()
         self.write(values, trainer.current_epoch, step)
 
-    def take(self, learner: Any) -> None:
-        """Moves the learner's step times here; the first steps warm caches up and do not count."""
-        fresh = learner.steps if self.speeds or len(learner.steps) <= 3 else learner.steps[3:]
-        waits = learner.waits[-len(fresh) :]
-        self.speeds += [n / max(s + w, 1e-9) for (s, n), w in zip(fresh, waits, strict=False)]
-        self.waited += sum(waits)
-        self.worked += sum(s for s, _ in fresh)
-        learner.steps, learner.waits = [], []
+    def _take(self) -> None:
+        """Adds up the step times; the first steps warm caches up and do not count."""
+        for samples, work, wait in self._steps if self.speeds or len(self._steps) <= 3 else self._steps[3:]:
+            self.speeds.append(samples / max(work + wait, 1e-9))
+            self.waited += wait
+            self.worked += work
+        self._steps = []
 
     def on_train_end(self, trainer: pl.Trainer, learner: Any) -> None:
-        if learner.steps:
-            self.take(learner)
+        self._take()
 
 
 class Monitor(pl.Callback):
@@ -170,13 +192,14 @@ class Monitor(pl.Callback):
         self.best: float | None = None
         self.best_step = -1
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, learner: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, out: Any, batch: Any, batch_idx: int) -> None:
+        if not self.looks or not ends_epoch(trainer, batch_idx):
+            return
         epochs = trainer.max_epochs or 1
         done = trainer.current_epoch + 1
-        if not self.looks or (done * self.looks // epochs == (done - 1) * self.looks // epochs and done < epochs):
+        if done * self.looks // epochs == (done - 1) * self.looks // epochs and done < epochs:
             return
-        values = self.look(learner)
-        learner._left = time.perf_counter()  # the look is not the loader's fault
+        values = trainer.strategy.broadcast(self.look(learner))  # all processes must save, or none
         if trainer.is_global_zero:
             self.curves.write(values, trainer.current_epoch, trainer.global_step)
         value = values.get(self.primary)
