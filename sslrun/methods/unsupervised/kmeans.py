@@ -83,9 +83,13 @@ class KMeans(Objective):
             self.sums += packed[: sums.numel()].view_as(sums)
             self.cost += packed[sums.numel() :]
             self._remember_farthest(f, distance)
-        return {"loss": (packed[sums.numel() :].min() / sums[0, :, -1].sum().clamp_min(1)).float()}
+        count = packed[: sums.numel()].view_as(sums)[0, :, -1].sum()
+        return {"loss": (packed[sums.numel() :].min() / count).float()}
 
     def _remember_farthest(self, f: Tensor, distance: Tensor) -> None:
+        # a last batch may leave this process without a row: then it offers one that never wins
+        f = torch.cat([f, torch.zeros_like(self.origin).unsqueeze(0)])
+        distance = torch.cat([distance, torch.full_like(self.far_distance, -1).unsqueeze(0)])
         value, row = distance.max(0)  # (R,)
         values, points = gather(value.unsqueeze(0)), gather(f[row].unsqueeze(0))  # (world, R), (world, R, D)
         best, rank = values.max(0)
