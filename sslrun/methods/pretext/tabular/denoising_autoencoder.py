@@ -39,15 +39,16 @@ class DenoisingAutoencoder(Predict):
         self.register_buffer("mean", torch.tensor(spec.mean)[self.numeric])
         self.register_buffer("std", torch.tensor(spec.std)[self.numeric])
         self.register_buffer("donors", torch.zeros(0, columns))
+        self.register_buffer("frequencies", torch.zeros(0))  # of the categories' codes, column after column
         outputs = len(self.numeric) + sum(size for _, size in self.categorical)
         self.decoder = mlp_head(encoder.dim, hidden, outputs)
 
     def prepare(self, data: Any, encoder: Encoder) -> None:
         self.donors = data.train.inputs(data.sample(10_000))
-        self.frequencies = [
-            torch.bincount(self.donors[:, i].nan_to_num(0).long().clamp(0, size - 1), minlength=size).float()
-            for i, size in self.categorical
-        ]
+        counts = [torch.bincount(self.donors[:, i].long(), minlength=size) for i, size in self.categorical]
+        for count in counts:
+            count[0] = 0  # missing: never asked for
+        self.frequencies = torch.cat([self.frequencies, *counts]).to(self.frequencies)
 
     def make(self, x: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         columns = x.shape[1]
@@ -78,8 +79,8 @@ class DenoisingAutoencoder(Predict):
 
     def guess(self, inputs: Tensor, target: Tensor) -> Tensor:
         """Column means, and the training frequencies of categories."""
-        logs = [f.clamp_min(0.5).log().expand(len(target), -1).to(target.device) for f in self.frequencies]
-        return torch.cat([torch.zeros(len(target), len(self.numeric), device=target.device), *logs], 1)
+        logs = self.frequencies.to(target.device).clamp_min(1e-6).log()
+        return torch.cat([logs.new_zeros(len(self.numeric)), logs]).expand(len(target), -1)
 
     def complete(self, encoder: Encoder, x: Tensor) -> Tensor:
         """The reconstructed row in the table's own units, (B, D)."""
