@@ -1,0 +1,222 @@
+"""What holds for every method in conf/method, on every modality that it declares; a new method needs no new test."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from worlds import WORLDS, End, Killed, Trained, built, cases, device, overrides, resolved, summary, train
+
+from sslrun.build import build
+from sslrun.catalogue import fitting, locate, methods
+from sslrun.contracts import UserError
+from sslrun.data.module import Loader
+from sslrun.learner import Learner, as_seen_by, streams_of
+
+every_case = pytest.mark.parametrize(("names", "modality"), cases(), ids=[" ".join(case) for case in cases()])
+
+
+def one_world(worlds, modality):
+    return next(iter(worlds[modality].values()))
+
+
+# Composition
+
+
+@pytest.mark.parametrize(
+    ("names", "world"), [(n, w) for n, m in cases() for w in WORLDS[m]], ids=lambda value: str(value)
+)
+def test_takes_a_step_on_what_it_declares(names, world, worlds):
+    arguments = overrides(names, next(some[world] for some in worlds.values() if world in some))
+    before = built(arguments)[1]
+    done = train(arguments, device(), steps=2)
+    assert done.trainer.global_step == 2
+    assert np.isfinite(done.losses).all() and len(done.losses) == 2
+    moved = [
+        not torch.equal(old, new)
+        for old, new in zip(before.encoder.parameters(), done.learner.encoder.parameters(), strict=True)
+    ]
+    assert any(moved) == any(o.trains for o in before.objectives.values())
+
+
+def misfits():
+    for name, node in methods().items():
+        declared = locate(node["_target_"]).modalities
+        yield from ((name, modality) for modality in WORLDS if declared and modality not in declared)
+
+
+@pytest.mark.parametrize(("name", "modality"), misfits())
+def test_refuses_what_it_does_not_declare(name, modality, worlds):
+    cfg = resolved(overrides(name, one_world(worlds, modality)))
+    with pytest.raises(UserError) as error:
+        build(cfg)
+    text = str(error.value)
+    assert (
+        f"method={name}" in text
+        and modality in text
+        and built(["method=[]", *one_world(worlds, modality)])[1].data.name in text
+    )
+    instead = text.rpartition(":")[2]
+    assert all(other in instead for other in fitting(modality)) and name not in instead
+
+
+# Losses that are alive
+
+
+def terms(learner: Learner, plan) -> dict[str, torch.Tensor]:
+    """Every `loss*` of every objective that carries gradient."""
+    batch = learner.data.batch(plan, learner.data.train, learner.views, "cpu")
+    found = {}
+    for name, objective in learner.objectives.items():
+        out = objective(learner.encoder, as_seen_by(objective, batch))
+        found |= {f"{name} {k}": v for k, v in out.items() if k.startswith("loss") and v.requires_grad}
+    return found
+
+
+@every_case
+def test_every_loss_is_alive(names, modality, worlds):
+    """A term may be silent at first (a threshold that nothing passes yet): it must speak within forty steps."""
+    cfg, parts = built(overrides(names, one_world(worlds, modality)))
+    learner = Learner(parts.encoder, parts.objectives, parts.data)
+    learner.prepare()
+    learner.train()
+    trainable = dict(learner.named_parameters())
+    trainable = {k: p for k, p in trainable.items() if p.requires_grad}
+    trains = any(o.trains for o in parts.objectives.values())
+    if not trains and not trainable:
+        pytest.skip("learns without gradients")
+    encoder = [k for k in trainable if k.startswith("encoder.")]
+    assert bool(encoder) == trains
+    frozen = {k: p for k, p in learner.named_parameters() if not p.requires_grad}
+    loader = Loader(parts.data, streams_of(parts.objectives.values()), cfg.batch_size, cfg.mu)
+    optimizer = torch.optim.Adam(trainable.values(), lr=1e-2)
+    waiting: set[str] | None = None
+    for step in range(40):
+        found = terms(learner, loader.plan(step // len(loader), step % len(loader)))
+        waiting = set(found) if waiting is None else waiting
+        for key in sorted(waiting):
+            gradients = torch.autograd.grad(found[key], trainable.values(), allow_unused=True, retain_graph=True)
+            assert all(g is None or g.isfinite().all() for g in gradients), key
+            if any(g is not None and g.any() for g in gradients):
+                waiting.discard(key)
+        optimizer.zero_grad()
+        whole = sum(v for k, v in found.items() if k.split()[1] == "loss")
+        whole.backward()
+        if step == 0:
+            assert all(p.grad is not None for p in trainable.values()), "a parameter that no loss reaches"
+            if trains:
+                assert any(trainable[k].grad.any() for k in encoder)
+            assert all(p.grad is None for p in frozen.values())
+        if not waiting:
+            break
+        optimizer.step()
+        for objective in parts.objectives.values():
+            objective.after_step(learner.encoder)
+    assert waiting == set(), f"no gradient from {waiting}"
+
+
+# One process or two
+
+
+def close(got, expected, what):
+    """Equal to 1e-6 of the array's largest value: rounding alone moves values whose true size is zero."""
+    expected = np.asarray(expected, dtype=np.float64)
+    size = np.abs(expected[np.isfinite(expected)]).max(initial=0)
+    np.testing.assert_allclose(np.asarray(got, np.float64), expected, rtol=1e-6, atol=1e-6 * size + 1e-12, err_msg=what)
+
+
+def assert_same(one, two):
+    """The losses' mean over the ranks, and gradients and state on each of them, are those of one process."""
+    for rank in two:
+        assert rank["steps"] == one["steps"] and len(rank["losses"]) == len(one["losses"])
+    close(np.mean([rank["losses"] for rank in two], 0), one["losses"], "losses")
+    for rank in two:
+        assert rank["state"].keys() == one["state"].keys()
+        for step, (got, expected) in enumerate(zip(rank["gradients"], one["gradients"], strict=True)):
+            assert got.keys() == expected.keys()
+            for key, value in expected.items():
+                close(got[key], value, f"gradient of {key} at step {step}")
+        for key, value in one["state"].items():
+            close(rank["state"][key], value, key)
+
+
+@pytest.mark.parametrize("accumulate", (1, 2))
+@every_case
+def test_two_processes_equal_one(names, modality, accumulate, worlds, pair):
+    # SGD: Adam divides by the size of a gradient, and turns the rounding of a zero one into a step of full length
+    arguments = [*overrides(names, one_world(worlds, modality)), "optimizer=sgd", "optimizer.warmup=0", "lr=0.05"]
+    cfg, parts = built(arguments)
+    length = len(Loader(parts.data, streams_of(parts.objectives.values()), cfg.batch_size, cfg.mu, whole=True))
+    settings = {"steps": length // accumulate + 2, "accumulate": accumulate}  # over the end of an epoch
+    one = summary(arguments, 1, **settings)
+    two = pair(summary, arguments, 2, **settings)
+    assert_same(one, two)
+
+
+# Interrupted and resumed
+
+
+def assert_identical(got, expected, where=""):
+    if isinstance(expected, torch.Tensor):
+        same = torch.equal(got.nan_to_num(7.0), expected.nan_to_num(7.0)) and torch.equal(got.isnan(), expected.isnan())
+        assert same, f"{where} differs by {(got - expected).abs().max()}"
+    elif isinstance(expected, dict):
+        assert got.keys() == expected.keys(), where
+        for key in expected:
+            assert_identical(got[key], expected[key], f"{where} {key}")
+    elif isinstance(expected, list | tuple):
+        assert len(got) == len(expected), where
+        for i, (a, b) in enumerate(zip(got, expected, strict=True)):
+            assert_identical(a, b, f"{where} {i}")
+    else:
+        assert got == expected, where
+
+
+def interrupted(arguments, on, folder, at, how, **settings) -> Trained:
+    """The run that was ended at a micro-batch and resumed."""
+    if how == "kill":
+        with pytest.raises(Killed):
+            train(arguments, on, folder=folder, end=End(at, how), **settings)
+    else:
+        first = train(arguments, on, folder=folder, end=End(at, how), **settings)
+        assert at < len(first.losses) <= at + first.trainer.accumulate_grad_batches
+    return train(arguments, on, folder=folder, resume=True, **settings)
+
+
+@every_case
+def test_resumes_bit_for_bit(names, modality, worlds, tmp_path):
+    arguments = overrides(names, one_world(worlds, modality))
+    whole = train(arguments, device(), epochs=3, folder=tmp_path / "whole")
+    length, total = whole.trainer.num_training_batches, len(whole.losses)
+    draw = random.Random(f"{names} {modality}")
+    ends = [("stop", draw.randrange(total - 1)), ("stop", length - 1), ("kill", draw.randrange(1, total))]
+    expected = (whole.state(), whole.predictions())
+    for i, (how, at) in enumerate(ends):
+        again = interrupted(arguments, device(), tmp_path / str(i), at, how, epochs=3)
+        assert_identical((again.state(), again.predictions()), expected, f"{how} at {at}:")
+        assert again.losses == whole.losses[total - len(again.losses) :]
+
+
+@every_case
+def test_resumes_bit_for_bit_in_bf16_with_accumulation(names, modality, worlds, tmp_path):
+    arguments = overrides(names, one_world(worlds, modality))
+    settings = {"epochs": 2, "accumulate": 2}
+    whole = train(arguments, device("bf16"), folder=tmp_path / "whole", **settings)
+    at = random.Random(f"bf16 {names} {modality}").randrange(len(whole.losses) - 1)
+    again = interrupted(arguments, device("bf16"), tmp_path / "again", at, "stop", **settings)
+    assert_identical(again.state(), whole.state(), f"stop at {at}:")
+
+
+def test_kmeans_has_the_same_centres_on_two_processes(worlds, pair):
+    """Several epochs with a shorter last batch, of one row: one of the two processes has none."""
+    arguments = [*overrides("kmeans", worlds["table"]["breast_cancer"]), "data.val_fraction=0.13", "batch_size=66"]
+    _, parts = built(arguments)
+    shown = Loader(parts.data, ("all",), 66, 1, whole=True)
+    assert len(shown.plan(0, len(shown) - 1).streams["all"].positions) == 1
+    one, two = summary(arguments, 1, epochs=4), pair(summary, arguments, 2, epochs=4)
+    for rank in two:
+        for key in ("centres", "inertia", "far"):
+            key = f"objectives.kmeans.{key}"
+            np.testing.assert_allclose(rank["state"][key], one["state"][key], rtol=1e-9, atol=1e-9)
