@@ -246,6 +246,14 @@ class Predict(Objective):
             return torch.zeros(*target.shape, self.num_targets, device=target.device)
         return torch.zeros_like(target, dtype=torch.float32)
 
+    def figure(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+        """Inputs, and targets beside answers where these are classes or look like the inputs."""
+        inputs, target = self.make(self.read(batch), batch[self.stream].rng("make", type(self).__name__))
+        if self.kind == "class":
+            return {"input": inputs, "target": target, "answer": self.answer(encoder, inputs).argmax(-1)}
+        output = {"output": self.complete(encoder, inputs)} if self.complete is not None else {}
+        return {"input": inputs, "target": target, **output}
+
     def score(self, encoder: Encoder, batch: Batch) -> Tensor:
         """The loss of each sample on its own, (B,)."""
         inputs, target = self.make(self.read(batch), batch[self.stream].rng("make", type(self).__name__))

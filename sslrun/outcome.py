@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from sslrun import __version__
+from sslrun import __version__, pictures
 from sslrun.build import make
 from sslrun.evaluate import features
 from sslrun.evaluate.cluster import cluster_scores, match
@@ -28,6 +28,7 @@ from sslrun.learner import as_seen_by
 from sslrun.record import figures, summary
 from sslrun.record.encoder import save_encoder
 from sslrun.record.folder import RunFolder, write_atomically, write_json
+from sslrun.record.gallery import flat
 from sslrun.reference import reference, supervision_of, tuner
 
 UNHASHED = ("logger", "save_every", "traceback", "max_time", "launcher")
@@ -59,7 +60,7 @@ def config_hash(plain: dict[str, Any], fingerprint: str, threads: int) -> str:
 def conclude(experiment: Any) -> dict[str, Any]:
     """Scores all subjects once, writes the folder's results and shows the table."""
     built, cfg, device, folder = experiment.built, experiment.cfg, experiment.device, experiment.folder
-    data, learner = built.data, experiment.learner.eval()
+    data, learner, gallery = built.data, experiment.learner.eval(), experiment.gallery
     trained_s = time.perf_counter() - experiment.began
     used = cfg.labels is not None and any("labelled" in o.streams for o in built.objectives.values())
     budgets = {n: rows for n, rows in data.budgets.items() if not used or n >= cfg.labels}
@@ -70,29 +71,23 @@ def conclude(experiment: Any) -> dict[str, Any]:
     encoder = learner.exported().eval()
     supervision = supervision_of(experiment)
     results: dict[str, dict[str, float]] = {}
+    health: dict[str, float] = {}
     judged = any(True for _ in encoder.parameters())
     if judged:
-        tune = tuner(supervision, judge, encoder) if supervision else None
-        results["trained"] = judge.encoder(encoder, tune)
-        results["random"] = judge.encoder(experiment.random_encoder().eval())
-    if data.spec.modality in ("image", "table", "series"):
-        results["raw"] = judge.raw()
+        splits = judge.splits(encoder)
+        health = features.health(splits["train"].features[data.sample(4096)])
+        results["trained"] = judge.score("trained", splits, supervision and tuner(supervision, judge, encoder))
+        results["random"] = judge.score("random", judge.splits(experiment.random_encoder().eval()))
+    if data.spec.shape:
+        results["raw"] = judge.score("raw", judge.raw())
     predictions = _predictions(built, learner, judge, results)
     for subject, found in _task(built, learner, data).items():
         results[subject] = results.get(subject, {}) | found
-    if supervision and cfg.reference:
-        results["supervised"] = reference(
-            experiment, supervision, judge, [cfg.labels] if used else [*budgets, None], used
-        )
+    if supervision and cfg.reference and judge.parts["test"] is not None:
+        wanted = [cfg.labels] if used else [*budgets, None]
+        results["supervised"] = reference(experiment, supervision, judge, wanted, used)
     results = {k: v for k, v in results.items() if v}
     primary = _primary(results, sorted(budgets))
-    health = {}
-    if judged:
-        sample = data.sample(4096)
-        found = features.extract(
-            encoder, lambda i: data.train.inputs(sample[i], device.torch), len(sample), device=device.torch
-        )
-        health = features.health(found["features"])
     metrics = {
         "status": _status(health, experiment),
         "method": "+".join(built.objectives) or "none",
@@ -116,16 +111,42 @@ def conclude(experiment: Any) -> dict[str, Any]:
         "health": health,
         "primary": primary,
         "harm": _harm(results, primary, data),
-        "protocol": judge.protocol,
+        "protocol": judge.protocol(),
         "results": results,
     }
     save_encoder(folder / "encoder", encoder, built.encoder_config, data.spec)
     if predictions is not None:
         _write_predictions(folder, predictions, data)
-    figures.conclude(experiment, judge, encoder if judged else None, predictions)
+    if judged:
+        pictures.features(gallery, splits, data, judge.parts, experiment.steps_done)
+    _draw(experiment, judge, predictions)
+    own = {s: found for s, found in results.items() if s.split(":")[0] in ("trained", "model", "ema")}
+    scalars = {f"test/{s}/{k}": v for s, found in own.items() for k, v in found.items() if "/accuracy" in k}
+    gallery.compare(flat(_varied(experiment.plain)), scalars, experiment.steps_done)
     write_json(folder / "metrics.json", _plain(metrics))
     summary.table(metrics, folder)
     return metrics
+
+
+def _draw(experiment: Any, judge: Judge, predictions: torch.Tensor | None) -> None:
+    """Curves, the methods' own tasks, and what the method's own classes confuse."""
+    learner, gallery, step = experiment.learner, experiment.gallery, experiment.steps_done
+    pictures.tasks(learner, gallery, step)
+    if (experiment.folder / "metrics.csv").exists():
+        gallery.show("curves", figures.curves(experiment.folder / "metrics.csv"), step)
+    if predictions is not None and any(
+        o.predicts == "class" and o.predict for o in experiment.built.objectives.values()
+    ):
+        guess = torch.where(predictions.sum(1) > 0, predictions.argmax(1), -1)
+        labels, name = judge.parts["test"].labels, "the method's own predictions"
+        pictures.confusion(gallery, "confusion", guess, labels, experiment.built.data, name, step)
+
+
+def _varied(plain: dict[str, Any]) -> dict[str, Any]:
+    """The settings by which runs are compared: what people type, the method's and the optimiser's."""
+    top = {k: v for k, v in plain.items() if not isinstance(v, dict) and k not in UNHASHED}
+    groups = ("method", "encoder", "optimizer")
+    return top | {"data": plain["data"]["_target_"].rpartition(".")[2]} | {k: plain[k] for k in groups}
 
 
 def _predictions(built: Any, learner: Any, judge: Judge, results: dict) -> torch.Tensor | None:

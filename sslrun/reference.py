@@ -104,16 +104,14 @@ def reference(
     for n in budgets:
         network = _cached(experiment, supervision, n)
         at = "" if n is None or used else f"@{n}"
-        if judge.parts["test"] is not None:
-            p = judge.probabilities(lambda x, net=network: net.objective.predict(net.encoder, x), judge.parts["test"])
-            test = judge.parts["test"]
-            known = test.labels >= 0
-            own = scores(p.argmax(1)[known], test.labels[known], judge.spec.num_classes)
-            found |= {f"classify{at}/{k}": v for k, v in own.items()}
+        test = judge.parts["test"]
+        p = judge.probabilities(lambda x, net=network: net.objective.predict(net.encoder, x), test)
+        own = scores(p.argmax(1), test.labels, judge.spec.num_classes)
+        found |= {f"classify{at}/{k}": v for k, v in own.items()}
         if n is None:
-            found |= {k: v for k, v in judge.encoder(network.encoder).items() if "@" not in k}
+            found |= {k: v for k, v in judge.score("supervised", judge.splits(network.encoder)).items() if "@" not in k}
         else:
-            found |= judge.within(network.encoder, n, judge.data.with_labels(n).labelled)
+            found |= judge.within("supervised", network.encoder, n, judge.data.with_labels(n).labelled)
     return found
 
 

@@ -15,15 +15,17 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from sslrun import device as devices
-from sslrun import outcome
+from sslrun import outcome, pictures
 from sslrun.build import Built, absolute_paths, build, build_encoder, optimizer_factory
 from sslrun.contracts import UserError
 from sslrun.fit import Plan, fit, loader_for, seconds
+from sslrun.forecast import forecast
 from sslrun.learner import Learner
 from sslrun.look import Look
 from sslrun.record import summary
 from sslrun.record.callbacks import Curves, Keeper, Monitor, Progress, newest_checkpoint
 from sslrun.record.folder import RunFolder, write_atomically, write_json
+from sslrun.record.gallery import Gallery
 
 
 def run(cfg: DictConfig, folder: Path | str, overrides: Sequence[str] = (), resume: bool = False) -> dict[str, Any]:
@@ -97,6 +99,7 @@ class Experiment:
         self.lr: float | None = None
         self.curves: Curves | None = None
         self.monitor: Monitor | None = None
+        self.gallery: Gallery | None = None  # on rank 0
         self.steps_done = 0
 
     def fit(self, resume: bool) -> None:
@@ -105,6 +108,9 @@ class Experiment:
         self.learner = Learner(built.encoder, built.objectives, built.data, built.weights)
         if devices.rank() == 0:
             write_json(self.folder / "splits.json", built.data.splits())
+        checkpoint = newest_checkpoint(self.folder) if resume else None
+        if devices.rank() == 0:
+            self.gallery = Gallery(self.folder, outcome.logger(self.plain["logger"], self.folder, checkpoint))
         if not built.objectives:
             self.learner.eval()
             summary.show(self)
@@ -118,16 +124,15 @@ class Experiment:
         self.learner.prepare()
         if cfg.compile:
             built.encoder.compile()
-        checkpoint = newest_checkpoint(self.folder) if resume else None
-        logger = outcome.logger(self.plain["logger"], self.folder, checkpoint) if devices.rank() == 0 else None
-        self.curves = Curves(self.folder, self.plan.steps, logger)
+        self.curves = Curves(self.folder, self.plan.steps, self.gallery and self.gallery.logger)
         keeper = Keeper(self.folder, cfg.save_every, seconds(cfg.max_time))
         look = Look(built.data, self.device)
         self.monitor = Monitor(self.folder, look, self.curves, cfg.eval.looks, *look.primary(self.learner))
         if checkpoint:
             self.curves.forget_after(outcome.step_of(checkpoint))
         if devices.rank() == 0:
-            summary.show(self)
+            pictures.views(self.learner, self.gallery)
+            summary.show(self, forecast(self.learner, loader, self.plan.steps, cfg.accumulate, self.device))
         title = "+".join(built.objectives)
         callbacks = [self.curves, self.monitor, Progress(title, self.plan.steps), keeper]
         with keeper.listening():

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from sslrun.contracts import Encoder, Split, UserError
 
+RAW_VALUES = 4096  # numbers of a raw sample that a probe reads at most
+
 # LongTensor of positions -> input batch on the device
 Inputs = Callable[[Tensor], Any]
 
@@ -73,15 +75,27 @@ def raw(x_of: Inputs, n: int, *, fill: Tensor | float | None = None, batch: int 
     """Flattened inputs of samples 0 to n-1, (n, D) float32 on the CPU.
 
     `fill` is what missing values (NaN) become: one number, or one per channel or column, (C,), such as the means of
-    the training part. Without it (None or empty) they stay missing.
+    the training part. Without it (None or empty) they stay missing. Samples of more than RAW_VALUES numbers with a
+    spatial extent (C, ...) are averaged down to at most that many, since a probe of 150,000 inputs is no baseline.
     """
-    parts = [_store(x_of(rows)) for rows in torch.arange(n).split(batch)]
     value = torch.as_tensor(torch.nan if fill is None else fill, dtype=torch.float32)
-    if value.dim() and value.numel():
-        value = value.view(-1, *(1,) * (parts[0].dim() - 2))  # along the second axis of (B, C, ...)
-    if value.numel():
-        parts = [torch.where(x.isnan(), value, x) for x in parts]
-    return torch.cat(parts).flatten(1)
+    parts = []
+    for rows in torch.arange(n).split(batch):
+        x = _store(x_of(rows))  # (B, C, ...)
+        if value.numel():
+            along = value.view(-1, *(1,) * (x.dim() - 2)) if value.dim() else value
+            x = torch.where(x.isnan(), along, x)
+        parts.append(_averaged(x).flatten(1))
+    return torch.cat(parts)
+
+
+def _averaged(x: Tensor) -> Tensor:
+    extent = x.shape[2:]
+    if not extent or x[0].numel() <= RAW_VALUES:
+        return x
+    shrink = (RAW_VALUES / x[0].numel()) ** (1 / len(extent))
+    pool = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[len(extent) - 1]
+    return pool(x, tuple(max(1, int(side * shrink)) for side in extent))
 
 
 def health(features: Tensor) -> dict[str, float]:

@@ -12,6 +12,8 @@ from sslrun.contracts import DataSpec, Encoder, Split
 from sslrun.data.module import Data, Part
 from sslrun.evaluate import features
 
+Splits = dict[str, Split | None]
+
 
 class Judge:
     """Holds the parts and the evaluators, and scores any encoder, raw inputs, or a model's own predictions."""
@@ -26,7 +28,7 @@ class Judge:
     ):
         self.data, self.evaluators, self.device, self.autocast = data, dict(evaluators), device, autocast
         self.budgets = dict(budgets)
-        self.protocol: dict[str, Any] = {}
+        self._protocol: dict[str, dict[str, Any]] = {}  # metric -> subject -> how
         self.seen: set[str] = set()  # metrics of the subjects scored so far
         self.parts: dict[str, Part | None] = {"train": data.train, "val": data.val, "test": data.open_test()}
 
@@ -34,30 +36,25 @@ class Judge:
     def spec(self) -> DataSpec:
         return self.data.spec
 
-    def _split(self, name: str, part: Part | None, **fields: Any) -> Split | None:
-        if part is None:
-            return None
-        budgets = self.budgets if name == "train" else None
-        return Split(labels=part.labels, index=part.index, budgets=budgets, **{"features": None, **fields})
+    def splits(self, encoder: Encoder) -> Splits:
+        """What the evaluators read of every part, by this encoder."""
+        return {name: part and self._encoded(name, encoder, part) for name, part in self.parts.items()}
 
-    def encoder(self, encoder: Encoder, tune: Callable | None = None) -> dict[str, float]:
-        """Every evaluator's metrics for an encoder; `tune` fine-tunes a copy of it, for those that ask for it."""
-        splits = {name: self._encoded(name, encoder, part) for name, part in self.parts.items()}
-        return self._score(splits, tune)
+    def score(self, subject: str, splits: Splits, tune: Callable | None = None) -> dict[str, float]:
+        """Every evaluator's metrics; `tune` fine-tunes a copy of the encoder, for those that ask for it."""
+        metrics = self._evaluate(subject, splits, tune)
+        self.seen |= metrics.keys()
+        return metrics
 
-    def within(self, encoder: Encoder, n: int, rows: Tensor) -> dict[str, float]:
+    def within(self, subject: str, encoder: Encoder, n: int, rows: Tensor) -> dict[str, float]:
         """Metrics of an encoder of which everything, the evaluators too, may see only these n labelled rows."""
-        train = self._encoded("train", encoder, self.parts["train"], rows)
+        train, test = self._encoded("train", encoder, self.parts["train"], rows), self.parts["test"]
         train.budgets = None
-        found = self._score(
-            {"train": train, "val": None, "test": self._encoded("test", encoder, self.parts["test"])}, None
-        )
-        renamed = {key.replace("/", f"@{n}/", 1): value for key, value in found.items()}
+        splits = {"train": train, "val": None, "test": test and self._encoded("test", encoder, test)}
+        renamed = {key.replace("/", f"@{n}/", 1): v for key, v in self._evaluate(subject, splits, None, n).items()}
         return {key: value for key, value in renamed.items() if key in self.seen}
 
-    def _encoded(self, name: str, encoder: Encoder, part: Part | None, rows: Tensor | None = None) -> Split | None:
-        if part is None:
-            return None
+    def _encoded(self, name: str, encoder: Encoder, part: Part, rows: Tensor | None = None) -> Split:
         needs = {n for e in self.evaluators.values() for n in getattr(e, "needs", ("features",))}
         rows = torch.arange(len(part)) if rows is None else rows
         found = features.extract(
@@ -69,37 +66,50 @@ class Judge:
             device=self.device,
             autocast_dtype=self.autocast,
         )
-        split = self._split(name, part, **found)
-        split.labels, split.index = split.labels[rows], split.index[rows]
-        return split
+        return self._split(name, part, rows, **found)
 
-    def raw(self) -> dict[str, float]:
-        """The evaluators' metrics for the flattened inputs."""
+    def raw(self) -> Splits:
+        """The flattened inputs in the place of features, averaged down where a sample is large."""
         fill = torch.tensor(self.spec.mean)
-        splits = {}
+        splits: Splits = {}
         for name, part in self.parts.items():
-            x = None if part is None else features.raw(lambda rows, part=part: part.inputs(rows), len(part), fill=fill)
-            splits[name] = self._split(name, part, features=x)
-        return self._score(splits, None)
+            x = part and features.raw(lambda rows, part=part: part.inputs(rows), len(part), fill=fill)
+            splits[name] = part and self._split(name, part, torch.arange(len(part)), features=x)
+        return splits
 
-    def _score(self, splits: dict[str, Split | None], tune: Callable | None) -> dict[str, float]:
+    def _split(self, name: str, part: Part, rows: Tensor, **fields: Any) -> Split:
+        budgets = self.budgets if name == "train" else None
+        return Split(labels=part.labels[rows], index=part.index[rows], budgets=budgets, **{"features": None, **fields})
+
+    def _evaluate(
+        self, subject: str, splits: Splits, tune: Callable | None, within: int | None = None
+    ) -> dict[str, float]:
         metrics: dict[str, float] = {}
+        if splits["test"] is None:
+            return metrics
         for name, evaluator in self.evaluators.items():
             needs = getattr(evaluator, "needs", ("features",))
-            given = {}
-            if "tune" in needs:
-                if tune is None:
-                    continue
-                given["tune"] = tune
-            if "stages" in needs and splits["train"].stages is None:
+            if ("tune" in needs and tune is None) or ("stages" in needs and splits["train"].stages is None):
                 continue
+            given = {"tune": tune} if "tune" in needs else {}
             found = evaluator(splits["train"], splits["val"], splits["test"], self.spec, **given)
             for prefix, how in found.pop("protocol", {}).items():
-                self.protocol[f"{name}{prefix}"] = how
+                at = f"@{within}" if within else prefix
+                self._protocol.setdefault(f"{name}{at}", {})[subject] = how
             for key, value in found.items():
                 metrics[f"{name}{key}" if key.startswith("@") else f"{name}/{key}"] = value
-        self.seen |= metrics.keys()
         return metrics
+
+    def protocol(self) -> dict[str, Any]:
+        """How each number came about: the settings that all subjects share, and under `subjects` what differs."""
+        out = {}
+        for metric, by_subject in self._protocol.items():
+            common = dict(next(iter(by_subject.values())))
+            for how in by_subject.values():
+                common = {k: v for k, v in common.items() if k in how and how[k] == v}
+            own = {s: {k: v for k, v in how.items() if k not in common} for s, how in by_subject.items()}
+            out[metric] = common | ({"subjects": own} if any(own.values()) else {})
+        return out
 
     def probabilities(self, predict: Callable[[Any], Tensor], part: Part, batch: int = 512) -> Tensor:
         """A model's predictions for a part, (N, K) on the CPU."""

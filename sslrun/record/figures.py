@@ -1,9 +1,165 @@
-"""Pictures of a run."""
+"""Drawing: numbers to pictures, each an array (H, W, 3) of bytes, without a screen and without global state."""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
 
-def conclude(experiment: Any, judge: Any, encoder: Any, predictions: Any) -> None:
-    pass
+Picture = np.ndarray  # (H, W, 3) uint8
+
+CELL = 64  # pixels that a small picture is enlarged to
+LABELS = 20  # classes that colours and axes can still tell apart
+
+
+def png(picture: Picture) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def grid(rows: dict[str, Tensor], captions: Sequence[str] = ()) -> Picture:
+    """Rows of pictures (N, C, H, W) in [0, 1], each row named at its left, each column with a caption if there is one.
+
+    Small pictures are enlarged by whole numbers, so that their pixels stay visible.
+    """
+    cells = {name: [enlarge(rgb(x)) for x in values] for name, values in rows.items()}
+    side = max(max(c.shape[0], c.shape[1]) for row in cells.values() for c in row)
+    text, gap = 8 * max(map(len, cells)) + 8, 3
+    columns = max(map(len, cells.values()))
+    top = 14 if captions else 0
+    out = np.full((top + len(cells) * (side + gap), text + columns * (side + gap), 3), 255, np.uint8)
+    canvas = Image.fromarray(out)
+    draw = ImageDraw.Draw(canvas)
+    for i, (name, row) in enumerate(cells.items()):
+        y = top + i * (side + gap)
+        draw.text((4, y + side // 2 - 6), name, fill="black")
+        for j, cell in enumerate(row):
+            canvas.paste(Image.fromarray(cell), (text + j * (side + gap), y))
+    for j, caption in enumerate(captions):
+        draw.text((text + j * (side + gap) + 2, 1), caption[: side // 6], fill="black")
+    return np.asarray(canvas)
+
+
+def rgb(x: Tensor) -> Picture:
+    """(C, H, W) in [0, 1]: grey and colour as they are, of more channels the first three, of two a black third."""
+    x = x.detach().float().cpu().nan_to_num(0.0).clamp(0, 1)
+    x = x.expand(3, -1, -1) if len(x) == 1 else torch.cat([x, torch.zeros_like(x[:1])])[:3]
+    return (x.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+
+
+def enlarge(picture: Picture, cell: int = CELL) -> Picture:
+    times = max(1, cell // max(picture.shape[:2]))
+    return picture.repeat(times, 0).repeat(times, 1)
+
+
+def heat(panels: dict[str, Tensor]) -> Picture:
+    """Tables (N, D) side by side on one colour scale, missing cells grey."""
+    figure = _figure(3.2 * len(panels), 3.2)
+    values = {name: x.detach().float().cpu().flatten(1).numpy() for name, x in panels.items()}
+    limit = max(np.nanmax(np.abs(x), initial=1e-6) for x in values.values())
+    for i, (name, x) in enumerate(values.items(), 1):
+        axes = figure.add_subplot(1, len(values), i)
+        axes.set_facecolor("0.6")
+        axes.imshow(x, cmap="coolwarm", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("column", fontsize=8)
+        axes.tick_params(labelsize=7)
+    return _array(figure)
+
+
+def confusion(predicted: Tensor, labels: Tensor, classes: Sequence[str], title: str) -> Picture:
+    """Truth by prediction, each row as shares of its class; -1 is left out."""
+    known = (labels >= 0) & (predicted >= 0)
+    k = len(classes)
+    cells = torch.bincount(labels[known] * k + predicted[known], minlength=k * k).view(k, k).double()
+    share = (cells / cells.sum(1, keepdim=True).clamp_min(1)).numpy()
+    side = min(12, max(4.5, 0.45 * k + 2))
+    figure = _figure(side, side)
+    axes = figure.add_subplot()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    if k <= LABELS:
+        names = [c[:12] for c in classes]
+        axes.set_xticks(range(k), names, rotation=90 if max(map(len, names)) > 2 else 0, fontsize=8)
+        axes.set_yticks(range(k), names, fontsize=8)
+        for i, j in np.argwhere(share >= 0.005):
+            shade = "white" if share[i, j] > 0.6 else "black"
+            axes.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", color=shade, fontsize=7)
+    return _array(figure)
+
+
+def scatter(points: np.ndarray, labels: Tensor, classes: Sequence[str], title: str) -> Picture:
+    """Points (N, 2), coloured by class; unlabelled ones (-1) grey."""
+    figure = _figure(6.4, 5.2)
+    axes = figure.add_subplot()
+    y = labels.numpy()
+    axes.scatter(*points[y < 0].T, s=5, color="0.7", label="no label" if (y < 0).any() and len(classes) else None)
+    if len(classes) <= LABELS:
+        colours = _palette(len(classes))
+        for c, name in enumerate(classes):
+            axes.scatter(*points[y == c].T, s=8, color=colours[c], label=name[:16])
+        if len(classes):
+            axes.legend(fontsize=7, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    else:
+        shown = axes.scatter(*points[y >= 0].T, s=8, c=y[y >= 0], cmap="turbo")
+        figure.colorbar(shown, label="class")
+    axes.set(xticks=[], yticks=[], title=title)
+    return _array(figure)
+
+
+def curves(path: Path) -> Picture | None:
+    """The scalars of a metrics.csv: one panel for each measure, training and validation in the same one."""
+    lines: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    with open(path, newline="") as f:
+        for row in csv.DictReader(f):
+            phase, _, name = row["name"].partition("/")
+            value = float(row["value"])
+            if math.isfinite(value):
+                lines.setdefault(name, {}).setdefault(phase, []).append((int(row["step"]), value))
+    if not lines:
+        return None
+    first = ("loss", "accuracy", "knn_accuracy", "classify_accuracy", "lr", "effective_rank", "feature_std")
+    order = {name: i for i, name in enumerate(first)}
+    names = sorted(lines, key=lambda n: (order.get(n, len(order)), n))[:12]
+    columns = min(3, len(names))
+    figure = _figure(3.4 * columns, 2.4 * math.ceil(len(names) / columns))
+    for i, name in enumerate(names, 1):
+        axes = figure.add_subplot(math.ceil(len(names) / columns), columns, i)
+        for phase, values in lines[name].items():
+            style = "o-" if len(values) < 30 else "-"
+            axes.plot(*zip(*values, strict=True), style, ms=3, lw=1.2, label=phase)
+        axes.set_title(name, fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.3)
+        if len(lines[name]) > 1:
+            axes.legend(fontsize=7)
+    return _array(figure)
+
+
+def _palette(n: int) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["tab10" if n <= 10 else "tab20"].colors
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure((width, height), dpi=110, layout="constrained")
+
+
+def _array(figure: Any) -> Picture:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

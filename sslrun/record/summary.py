@@ -26,8 +26,11 @@ def console() -> Console:
     return Console(width=wide, highlight=False)
 
 
-def show(experiment: Any) -> None:
-    """A few lines before training: data, encoder, what is trained for how long, and where the folder is."""
+def show(experiment: Any, forecast: tuple[float, float] | None = None) -> None:
+    """A few lines before training: data, encoder, what is trained for how long, and where the folder is.
+
+    `forecast` is the time of training in seconds and its memory in bytes.
+    """
     data, built, device, out = experiment.built.data, experiment.built, experiment.device, console()
     sizes = {"train": data.train, "validation": data.val, "test": data.open_test()}
     parts = ", ".join(f"{len(p):,} {name}" for name, p in sizes.items() if p is not None)
@@ -48,7 +51,17 @@ def show(experiment: Any) -> None:
             f"train    {' + '.join(built.objectives)}: {experiment.plan.steps:,} steps{rate}, "
             f"{device.precision} on {where}"
         )
-    out.print(f"folder   {_short(experiment.folder.path)}")
+        if forecast is not None:
+            out.print(f"         about {duration(forecast[0])} of training, {forecast[1] / 1e9:.2g} GB of memory")
+    out.print(f"folder   {_short(experiment.folder.path)} (the views as the network sees them: figures/views.png)")
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h` or `2.1 days`."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.{0 if unit == 'min' else 1}f} {unit}"
+    return f"{max(1, round(seconds))} s"
 
 
 def _short(path: Path) -> str:

@@ -1,0 +1,105 @@
+"""The pictures of a run: the views as the network sees them, each task's inputs and answers, and the features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslrun.contracts import DataSpec
+from sslrun.data.module import Data, Part
+from sslrun.evaluate.judge import Splits
+from sslrun.evaluate.knn import classify
+from sslrun.learner import Learner, as_seen_by
+from sslrun.record import figures
+from sslrun.record.figures import Picture
+from sslrun.record.gallery import Gallery
+
+SHOWN = 8  # samples in a picture of views
+POINTS = 1000  # samples in t-SNE and in the projector
+
+
+def views(learner: Learner, gallery: Gallery) -> None:
+    """What training reads: clean samples, and every view of them."""
+    data = learner.data
+    streams = tuple(sorted({s for o in learner.objectives.values() for s in o.streams}))
+    plan = next(data.validation(data.train, streams, limit=SHOWN))
+    batch = data.batch(plan, data.train, learner.views, "cpu")
+    rows = {"sample": batch[streams[0]]["x"]}
+    for stream in streams:
+        for view, recipe in sorted(learner.views.get(stream, ())):
+            rows[f"{view} ({recipe})" if len(streams) == 1 else f"{stream} {view}"] = batch[stream][view, recipe]
+    gallery.show("views", draw(rows, data.spec), 0)
+
+
+@torch.no_grad()
+def tasks(learner: Learner, gallery: Gallery, step: int) -> None:
+    """Inputs, targets and answers of the objectives that have some to show, on samples that were not trained on."""
+    data, was = learner.data, learner.training
+    part = data.val or data.train
+    learner.eval()
+    for name, objective in learner.objectives.items():
+        if objective.figure is None:
+            continue
+        plan = next(data.validation(part, objective.streams, limit=SHOWN))
+        batch = as_seen_by(objective, data.batch(plan, part, learner.views, learner.device))
+        gallery.show(f"task_{name}", draw(objective.figure(learner.encoder, batch), data.spec), step)
+    learner.train(was)
+
+
+def draw(values: dict[str, Tensor], spec: DataSpec) -> Picture | None:
+    """Pictures side by side, tables as colours (in standard deviations); whole numbers (N,) become captions."""
+    count = max(map(len, values.values()))
+    chosen = torch.linspace(0, count - 1, min(SHOWN, count)).long()
+    values = {name: x.cpu()[chosen] for name, x in values.items()}
+    words = {name: x for name, x in values.items() if x.dim() == 1}
+    shown = {name: x for name, x in values.items() if name not in words}
+    captions = [", ".join(f"{name} {int(x[i])}" for name, x in words.items()) for i in range(len(chosen))]
+    if all(x.dim() == 4 for x in shown.values()):
+        return figures.grid(shown, captions if words else ())
+    if all(x.dim() == 2 for x in shown.values()):
+        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        return figures.heat({k: (x - mean) / std if x.shape[1:] == mean.shape else x for k, x in shown.items()})
+    return None
+
+
+def features(gallery: Gallery, splits: Splits, data: Data, parts: dict[str, Part | None], step: int) -> None:
+    """The encoder's features: t-SNE, the projector, and what a nearest-neighbour classifier confuses."""
+    name = next(n for n in ("test", "val", "train") if splits[n] is not None)
+    split, part, bank = splits[name], parts[name], splits["train"]
+    spec, rows = data.spec, _spread(len(split.labels))
+    shown, labels = split.features[rows], split.labels[rows]
+    if len(rows) > 10:
+        title = f"{data.name}, {name} samples, t-SNE of the trained encoder"
+        gallery.show("tsne", figures.scatter(_tsne(shown), labels, spec.classes, title), step)
+    words = [spec.classes[y] if y >= 0 else "none" for y in labels.tolist()]
+    columns = {"class": words, "index": split.index[rows].tolist()}
+    pictures = part.inputs(rows) if len(spec.shape) == 3 else None
+    gallery.project(shown, columns, pictures)
+    known = bank.labels >= 0
+    if spec.num_classes > 1 and known.any() and name != "train":
+        guess = classify(bank.features[known], bank.labels[known], split.features, spec.num_classes)
+        confusion(gallery, "confusion_knn", guess, split.labels, data, "k nearest neighbours of the features", step)
+
+
+def confusion(gallery: Gallery, name: str, predicted: Tensor, labels: Tensor, data: Data, who: str, step: int) -> None:
+    """Truth by prediction, in per cent of each class."""
+    if not (labels >= 0).any():
+        return
+    title = f"{data.name}, test samples, {who}; % of each class"
+    gallery.show(name, figures.confusion(predicted.cpu(), labels.cpu(), data.spec.classes, title), step)
+
+
+def _spread(n: int) -> Tensor:
+    return torch.linspace(0, n - 1, min(n, POINTS)).long()
+
+
+def _tsne(features: Tensor) -> Any:
+    """t-SNE (van der Maaten and Hinton 2008) to (N, 2), from the first principal components."""
+    from sklearn.manifold import TSNE
+
+    x = features.double().numpy()
+    perplexity = min(30, (len(x) - 1) / 3)
+    start = "pca" if min(x.shape) >= 2 and x.std() > 0 else "random"
+    return TSNE(perplexity=perplexity, init=start, random_state=0).fit_transform(x)
