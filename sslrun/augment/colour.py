@@ -30,6 +30,7 @@ class Colour(Op):
         raise NotImplementedError
 
     def rest(self, x: Tensor, **params: Tensor) -> Tensor:
+        """What follows the matrix; `x` is nobody else's, and may be written into."""
         return x
 
     def apply(self, x: Tensor, **params: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ class ColorJitter(Colour):
     def rest(self, x: Tensor, hue: Tensor, **params: Tensor) -> Tensor:
         if x.shape[1] != 3 or self.linear:
             return x
-        return on_rows(x, hue != 0, shift_hue, hue)
+        return on_rows(x, hue != 0, shift_hue, hue, in_place=True)
 
 
 class Grayscale(Colour):
@@ -105,16 +106,15 @@ def recolour(x: Tensor, matrix: Tensor) -> Tensor:
 
 def moved(mean: Tensor, matrix: Tensor) -> Tensor:
     """The mean colour (B, C) of images after the matrix."""
-    return (matrix[:, :, :-1] @ mean.unsqueeze(2)).squeeze(2) + matrix[:, :, -1]
+    return torch.baddbmm(matrix[:, :, -1:], matrix[:, :, :-1], mean.unsqueeze(2)).squeeze(2)
 
 
 def chain(*matrices: Tensor) -> Tensor:
     """One matrix that does what these do, first to last."""
     whole = matrices[0]
     for matrix in matrices[1:]:
-        linear = matrix[:, :, :-1]
-        offset = linear @ whole[:, :, -1:] + matrix[:, :, -1:]
-        whole = torch.cat([linear @ whole[:, :, :-1], offset], 2)
+        whole = matrix[:, :, :-1] @ whole
+        whole[:, :, -1] += matrix[:, :, -1]
     return whole
 
 
@@ -126,10 +126,12 @@ def grey_weights(like: Tensor) -> Tensor:
 
 def scaling(factor: Tensor, mean: Tensor, offset: Tensor | None = None) -> Tensor:
     """factor * x + offset, with (B,) both."""
-    factor = factor.to(mean.dtype)
-    linear = factor.view(-1, 1, 1) * torch.eye(mean.shape[1], dtype=mean.dtype, device=mean.device)
-    offset = torch.zeros_like(factor) if offset is None else offset
-    return torch.cat([linear, offset.view(-1, 1, 1).expand(-1, mean.shape[1], 1)], 2)
+    channels = mean.shape[1]
+    unit = torch.eye(channels, channels + 1, dtype=mean.dtype, device=mean.device)
+    matrix = factor.to(mean.dtype).view(-1, 1, 1) * unit
+    if offset is not None:
+        matrix[:, :, -1] = offset.unsqueeze(1)
+    return matrix
 
 
 def contrast_matrix(factor: Tensor, mean: Tensor) -> Tensor:
@@ -149,19 +151,17 @@ def saturation_matrix(factor: Tensor, mean: Tensor) -> Tensor:
 
 def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
     """Adds `turns` (B,) to the hue of `x` (B, 3, H, W) in HSV, which keeps value and saturation."""
-    # Sorts the channels by minima and maxima, and keeps account of the swaps: several times faster than selecting the
-    # largest channel by conditions, which torch does not vectorise.
+    # Sorts the channels by minima and maxima, and keeps account of the swaps by signs: several times faster than
+    # comparisons and selections by conditions, which torch does not vectorise.
     red, green, blue = x.unbind(1)
     upper, lower = torch.maximum(green, blue), torch.minimum(green, blue)
     value, middle = torch.maximum(red, upper), torch.minimum(red, upper)
-    swapped, overtaken = (green < blue).to(x.dtype), (red < upper).to(x.dtype)
     chroma = value - torch.minimum(middle, lower)
+    swapped, overtaken = (blue - green).sign_().clamp_(min=0), (upper - red).sign_().clamp_(min=0)
     offset = torch.addcmul(-swapped, overtaken, swapped.mul(2).sub_(1 / 3))
     hue = middle.sub_(lower).div_((6 * chroma).clamp_min_(1e-8)).add_(offset).abs_()  # in turns
     hue += turns.to(x.dtype).view(-1, 1, 1)
-    out = torch.empty_like(x)
-    for channel in range(3):
-        away = hue - channel / 3
-        away = away.sub_(away.round()).abs_().mul_(6).sub_(1).clamp_(0, 1)  # 0 within a sixth of a turn, 1 beyond two
-        torch.addcmul(value, chroma, away, value=-1, out=out[:, channel])
-    return out
+    away = hue.unsqueeze(1) - torch.arange(3, dtype=x.dtype, device=x.device).div_(3).view(1, 3, 1, 1)
+    # value within a sixth of a turn from a channel's own hue, value - chroma beyond a third, linear between
+    away.sub_(away.round()).abs_().clamp_(1 / 6, 1 / 3)
+    return torch.addcmul((value + chroma).unsqueeze(1), chroma.unsqueeze(1), away, value=-6)

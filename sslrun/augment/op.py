@@ -53,11 +53,17 @@ def probability(key: str, value: float) -> float:
     return value
 
 
-def on_rows(x: Tensor, chosen: Tensor, change: Callable[..., Tensor], *params: Tensor) -> Tensor:
-    """`change(x, *params)` for the chosen (B,) samples, so that only they pay for it; the others stay."""
+def on_rows(
+    x: Tensor, chosen: Tensor, change: Callable[..., Tensor], *params: Tensor, in_place: bool = False
+) -> Tensor:
+    """`change(x, *params)` for the chosen (B,) samples, so that only they pay for it; the others stay.
+
+    `in_place` writes into `x`, where it is the caller's own.
+    """
     rows = chosen.nonzero().squeeze(1)
     if len(rows) == 0:
         return x
     if len(rows) == len(x):
         return change(x, *params)
-    return x.index_copy(0, rows, change(x[rows], *(p[rows] for p in params)))
+    changed = change(x.index_select(0, rows), *(p[rows] for p in params))
+    return x.index_copy_(0, rows, changed) if in_place else x.index_copy(0, rows, changed)
