@@ -16,7 +16,7 @@ import torch
 
 from sslrun.contracts import Objective, UserError
 from sslrun.data.module import Data, Loader
-from sslrun.device import Device, rank, strategy
+from sslrun.device import Device, keep_freed_memory, rank, strategy
 from sslrun.learner import Learner, streams_of
 from sslrun.nn.batch_norm import LayerSync
 from sslrun.record.callbacks import AtomicCheckpoints
@@ -32,6 +32,7 @@ FALSE_ALARMS = (
     ".*Checkpoint directory.*exists.*",
     ".*resuming from a checkpoint that ended.*",
     ".*isinstance.*",
+    ".*broadcast_buffers.*",
 )
 
 
@@ -81,6 +82,7 @@ def fit(
     """
     quiet()
     torch.set_num_threads(device.threads)
+    keep_freed_memory()
     learner.data.to(device.torch)
     learner.train()
     plugins: list[Any] = [AtomicCheckpoints()]
