@@ -1,0 +1,42 @@
+"""Hand-made batches for one objective at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslrun.contracts import Batch, DataSpec, Stream
+from sslrun.rng import Rng
+
+
+class Linear(nn.Module):
+    """An encoder (B, ...) -> (B, dim) without bias: what a loss is by hand can be followed through it."""
+
+    def __init__(self, inputs: int, dim: int):
+        super().__init__()
+        self.dim = dim
+        self.layer = nn.Linear(inputs, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(1))
+
+
+def picture(classes: int = 3, size: int = 4) -> DataSpec:
+    return DataSpec("pictures", "image", (1, size, size), classes, mean=(0.0,), std=(1.0,))
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def batch(**streams: dict[str, Any]) -> Batch:
+    """`batch(all={"x": x})`: streams of tensors, with draws that depend on the purpose alone."""
+    made = {}
+    for name, values in streams.items():
+        n = len(next(iter(values.values())))
+        made[name] = Stream(
+            {"index": torch.arange(n), **values}, lambda *purpose, n=n, name=name: Rng(name, *purpose, total=n)
+        )
+    return Batch(made)
