@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from sslrun.catalogue import fitting, locate
-from sslrun.contracts import Encoder, Objective, UserError
+from sslrun.bounds import refuse_out_of_bounds, refuse_types
+from sslrun.catalogue import fitting, locate, methods
+from sslrun.contracts import DataSpec, Encoder, Objective, UserError
 from sslrun.data.module import Data
 from sslrun.learner import views_of
 from sslrun.nn.optim import scaled_lr, schedule
@@ -29,6 +31,7 @@ def make(node: Mapping[str, Any], where: str, *args: Any, **kwargs: Any) -> Any:
 
     Arguments are passed by a partial, so that Hydra does not turn them into configuration nodes.
     """
+    refuse_types(locate(node["_target_"]), node, where)
     try:
         factory = instantiate(OmegaConf.create({**node, "_partial_": True}), _convert_="all")
         return factory(*args, **kwargs)
@@ -40,11 +43,10 @@ def make(node: Mapping[str, Any], where: str, *args: Any, **kwargs: Any) -> Any:
             raise cause from None
         raise UserError(f"{where}: {cause or error}") from error
     except TypeError as error:
-        if "unexpected keyword" in str(error) or "missing" in str(error):
-            raise UserError(f"{where}: {error}; `sslrun --cfg job` shows the keys there are.") from error
-        raise
-    except ValueError as error:
-        raise UserError(f"{where}.{error}.") from error
+        hint = "; `sslrun --cfg job` shows the keys there are" if "keyword" in str(error) else ""
+        raise UserError(f"{where}: {error}{hint}.") from error
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{where}: {error}.") from error
 
 
 @dataclass
@@ -87,7 +89,7 @@ def build_encoder(cfg: Any, data: Data) -> tuple[Encoder, dict[str, Any]]:
     """The encoder, untrained or with the tensors of `weights`, and its configuration."""
     config = dict(cfg.encoder)
     if cfg.weights:
-        config, spec, folder = read_config(cfg.weights)
+        config, spec, folder = _read_weights(cfg)
         if spec.modality != data.spec.modality:
             raise UserError(
                 f"weights={cfg.weights} encodes {spec.modality} data, and data={data.name} is {data.spec.modality}."
@@ -102,7 +104,7 @@ def build_encoder(cfg: Any, data: Data) -> tuple[Encoder, dict[str, Any]]:
     torch.manual_seed(seed_of(cfg.seed, "encoder"))
     encoder = make(config, "encoder", data.spec)
     if cfg.weights:
-        load_state(encoder, folder, cfg.weights)
+        load_state(encoder, folder, f"weights={cfg.weights}")
     if len(data.spec.shape) == 3:
         encoder = encoder.to(memory_format=torch.channels_last)
     return encoder, config
@@ -128,6 +130,16 @@ def refuse_misfits(cfg: Any, spec: Any) -> None:
                 f"method={name} reads {' or '.join(accepted)} data, and data={spec.name} is {spec.modality} data; "
                 f"for {spec.modality} data: {', '.join(fitting(spec.modality))}."
             )
+    if cfg.teacher and not any(_takes_teacher(node["_target_"]) for node in cfg.method.values()):
+        able = [name for name, entry in methods().items() if _takes_teacher(entry["_target_"])]
+        raise UserError(
+            f"teacher={cfg.teacher} would do nothing: method={'+'.join(cfg.method) or 'none'} takes no teacher; "
+            + (f"these do: {', '.join(able)}." if able else "leave it out; weights=RUN starts from a run's encoder.")
+        )
+
+
+def _takes_teacher(target: str) -> bool:
+    return "teacher" in inspect.signature(locate(target)).parameters
 
 
 def recipes_of(cfg: Any) -> set[str]:
@@ -167,6 +179,32 @@ def optimizer_factory(node: Mapping[str, Any], lr: float | None, batch: int, ste
         return make(rest, "optimizer", module, lr=resolved, weight_decay=settings["weight_decay"]), factor
 
     return factory, resolved
+
+
+def resolved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration without interpolations and Hydra's own keys, with absolute paths.
+
+    Raises:
+        UserError: a value that cannot work, or an encoder beside weights that have another.
+    """
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    cfg.pop("hydra", None)
+    refuse_out_of_bounds(cfg)
+    absolute_paths(cfg)
+    if cfg.weights and any(o.startswith("encoder=") for o in overrides):
+        theirs = _read_weights(cfg)[0]
+        if dict(theirs) != OmegaConf.to_container(cfg.encoder):
+            raise UserError(
+                f"encoder= differs from the encoder of weights={cfg.weights} ({theirs['_target_']}); leave it out."
+            )
+    return cfg
+
+
+def _read_weights(cfg: Any) -> tuple[dict[str, Any], DataSpec, Path]:
+    try:
+        return read_config(cfg.weights)
+    except UserError as error:
+        raise UserError(f"weights={error}") from error
 
 
 def absolute_paths(cfg: Any) -> None:

@@ -11,9 +11,10 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from sslrun.cli import conf_dir, register
+from sslrun.catalogue import own_folders
 from sslrun.contracts import UserError
 from sslrun.explain import explain
+from sslrun.schema import conf_dir, register
 
 
 def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
@@ -24,9 +25,10 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
     """
     register()
     GlobalHydra.instance().clear()
+    found = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in own_folders())}]"] if own_folders() else []
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         try:
-            cfg = hydra_compose("config", overrides=list(overrides))
+            cfg = hydra_compose("config", overrides=[*found, *overrides])
         except Exception as error:
             raise UserError(explain(error)) from error
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")

@@ -25,12 +25,13 @@ class Field:
     """One column of a table (or one channel of a series): its name, kind and size.
 
     `kind` is `numeric` or `categorical`; `size` is 1 for a number and the number of codes, 0 for missing included,
-    for a category.
+    for a category, whose codes from 1 on stand for `values`.
     """
 
     name: str
     kind: str = "numeric"
     size: int = 1
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

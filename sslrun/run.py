@@ -16,15 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from sslrun import device as devices
 from sslrun import outcome, pictures
-from sslrun.build import Built, absolute_paths, build, build_encoder, optimizer_factory
-from sslrun.contracts import UserError
+from sslrun.build import Built, build, build_encoder, optimizer_factory, resolved
 from sslrun.fit import Plan, fit, loader_for, seconds
 from sslrun.forecast import forecast
 from sslrun.learner import Learner
 from sslrun.look import Look
-from sslrun.record import summary
+from sslrun.record import origin, summary
 from sslrun.record.callbacks import Curves, Keeper, Monitor, Progress, newest_checkpoint
-from sslrun.record.folder import RunFolder, write_atomically, write_json
+from sslrun.record.folder import RunFolder, write_json
 from sslrun.record.gallery import Gallery
 
 
@@ -39,12 +38,11 @@ def run(cfg: DictConfig, folder: Path | str, overrides: Sequence[str] = (), resu
     if first:
         folder.claim()
     try:
-        cfg = _resolved(cfg, overrides)
+        cfg = resolved(cfg, overrides)
         device = devices.resolve(cfg)
         if first:
             folder.set_status("running")
-            if not resume:
-                write_atomically(folder / "config.yaml", OmegaConf.to_yaml(cfg).encode())
+            origin.keep(folder, OmegaConf.to_container(cfg))
         if device.world > 1 and not devices.is_launched():
             with devices.ranks(device.world, [str(folder.path), *(["resume"] if resume else [])]):
                 experiment = Experiment(cfg, folder, device)
@@ -68,21 +66,6 @@ def run(cfg: DictConfig, folder: Path | str, overrides: Sequence[str] = (), resu
         raise
     finally:
         folder.release()
-
-
-def _resolved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-    cfg.pop("hydra", None)
-    absolute_paths(cfg)
-    if cfg.weights and any(o.startswith("encoder=") for o in overrides):
-        from sslrun.record.encoder import read_config
-
-        theirs = read_config(cfg.weights)[0]
-        if dict(theirs) != OmegaConf.to_container(cfg.encoder):
-            raise UserError(
-                f"encoder= differs from the encoder of weights={cfg.weights} ({theirs['_target_']}); leave it out."
-            )
-    return cfg
 
 
 class Experiment:
@@ -174,6 +157,3 @@ class _Callable(types.ModuleType):
 
 
 sys.modules[__name__].__class__ = _Callable
-
-if __name__ == "__main__":  # a further rank, started by device.ranks
-    run(OmegaConf.load(Path(sys.argv[1]) / "config.yaml"), sys.argv[1], resume="resume" in sys.argv[2:])

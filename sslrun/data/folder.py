@@ -6,6 +6,7 @@ import csv
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -28,7 +29,7 @@ SAMPLE = 500  # files whose headers decide size, channels and depth
 
 def image_folder(
     root: str | None,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     channels: int | None = None,
     labelled: bool = True,
     groups: str | None = None,
@@ -44,9 +45,10 @@ def image_folder(
     label (y = -1). A root with pictures only, or with one class only, is unlabelled, as is any with `labelled=false`.
 
     Pictures become (C, H, W). `image_size=null` keeps a size that all share up to 128 x 128; otherwise the short side
-    is resized and the middle square cut, of the median short side to a multiple of 32, 224 at most. `channels=null`
-    is 1 where all are grey, 3 otherwise, or what `.npy` files have; alpha is laid on white. 16-bit files give int32
-    with scale 65535. All is held in memory up to `memory_gb` (10^9 bytes), else decoded by `workers` threads.
+    is resized and the middle square cut, of the median short side to a multiple of 32, 224 at most. `image_size` is the
+    side of the square, or (height, width). `channels=null` is 1 where all are grey, 3 otherwise, or what `.npy` files
+    have; alpha is laid on white. 16-bit files give int32 with scale 65535. All is held in memory up to `memory_gb`
+    (10^9 bytes), else decoded by `workers` threads.
 
     `groups` is a CSV file with columns file and group, or a regular expression with one group, searched in the path
     below `root`. Raises UserError for anything that leaves no data, an ambiguous layout, and, with `on_error=raise`,
@@ -260,7 +262,7 @@ def _header(path: str) -> tuple[int, int, int, str, float]:
         return 1 if grey else 3, height, width, "u2" if picture.mode.startswith("I") else "u1", 0.0
 
 
-def _form(paths: list[str], root: str, image_size: int | None, channels: int | None) -> Form:
+def _form(paths: list[str], root: str, image_size: int | Sequence[int] | None, channels: int | None) -> Form:
     heads, error = [], None
     for path in paths[:: max(1, -(-len(paths) // SAMPLE))]:
         try:
@@ -269,15 +271,17 @@ def _form(paths: list[str], root: str, image_size: int | None, channels: int | N
             error = f"{path}: {problem}"
     if not heads:
         raise UserError(f"data.root={root}: no picture could be read, the last because {error}.")
-    for key, value in (("image_size", image_size), ("channels", channels)):
-        if value is not None and value < 1:
-            raise UserError(f"data.{key}={value} must be at least 1, or null.")
+    sides = [image_size] * 2 if image_size is None or isinstance(image_size, int) else list(image_size)
+    if len(sides) != 2 or any(side is not None and (not isinstance(side, int) or side < 1) for side in sides):
+        raise UserError(f"data.image_size={image_size} must be a whole number of at least 1, two of them, or null.")
+    if channels is not None and (not isinstance(channels, int) or channels < 1):
+        raise UserError(f"data.channels={channels} must be a whole number of at least 1, or null.")
     counts = Counter(head[0] for head in heads)
     channels = channels or (3 if set(counts) == {1, 3} else counts.most_common(1)[0][0])
     sizes = {head[1:3] for head in heads}
     height, width = next(iter(sizes))
     if image_size is not None:
-        height = width = image_size
+        height, width = sides
     elif len(sizes) > 1 or max(height, width) > 128:
         short = median(min(head[1:3]) for head in heads)
         height = width = min(max(32, round(short / 32) * 32), 224)

@@ -174,7 +174,7 @@ def _encode(
     if unseen:
         notes.append(f"column '{name}' has {len(unseen)} test values unseen in training, coded as missing")
     codes = {part: torch.tensor([float(code.get(cell, 0)) for cell in cells]) for part, cells in texts.items()}
-    return Field(name, "categorical", len(code) + 1), codes
+    return Field(name, "categorical", len(code) + 1, tuple(code)), codes
 
 
 def _labels(table: Table, target: str | None, path: str) -> list:

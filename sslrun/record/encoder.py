@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from yaml import YAMLError
 
 from sslrun import __version__
+from sslrun.catalogue import locate, trusted
 from sslrun.contracts import DataSpec, Encoder, Field, UserError
 from sslrun.record.folder import write_atomically
 
@@ -28,30 +29,48 @@ def read_config(run: Path | str) -> tuple[dict[str, Any], DataSpec, Path]:
     """The encoder's configuration, its data's specification and the folder, of a run or of an encoder folder.
 
     Raises:
-        UserError: there is no encoder, or it was written by another major version.
+        UserError: there is no encoder, it was written by another major version, or its class is not to be trusted.
     """
     folder = Path(run) / "encoder" if (Path(run) / "encoder").is_dir() else Path(run)
     if not (folder / "model.safetensors").exists() or not (folder / "config.yaml").exists():
-        raise UserError(
-            f"weights={run} has no encoder (looked for {folder / 'model.safetensors'}); name a finished run."
-        )
-    meta = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    theirs = str(meta.get("sslrun", "?"))
+        raise UserError(f"{run} has no encoder (looked for {folder / 'model.safetensors'}); name a finished run.")
+    try:
+        meta = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        theirs, config, raw = str(meta["sslrun"]), meta["encoder"], dict(meta["spec"])
+        fields = tuple(Field(**{k: _tuple(v) for k, v in f.items()}) for f in raw.pop("fields", ()))
+        spec = DataSpec(**{k: _tuple(v) for k, v in raw.items()}, fields=fields)
+        target = str(config["_target_"])
+    except (YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder / 'config.yaml'} does not describe an encoder ({type(error).__name__}: "
+                        f"{' '.join(str(error).split())}); name a finished run.") from error  # fmt: skip
     if theirs.split(".")[0] != __version__.split(".")[0]:
-        raise UserError(f"weights={run} was written by sslrun {theirs}, and this is {__version__}; use that version.")
-    raw = dict(meta["spec"])
-    fields = tuple(Field(**f) for f in raw.pop("fields", ()))
-    spec = DataSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}, fields=fields)
-    return meta["encoder"], spec, folder
+        raise UserError(f"{run} was written by sslrun {theirs}, and this is {__version__}; use that version.")
+    if not trusted(target, ("encoders",)):
+        raise UserError(
+            f"{run}: the encoder's class {target} is not one of sslrun.encoders, and is not loaded; if you trust it, "
+            "add --config-dir DIR, the folder whose YAML names it."
+        )
+    return config, spec, folder
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def build(config: dict[str, Any], spec: DataSpec) -> Encoder:
-    """An untrained encoder from its configuration; only classes of sslrun.encoders are built."""
+    """An untrained encoder from a configuration that `read_config` returned.
+
+    Raises:
+        UserError: its class does not take these arguments, or is no encoder.
+    """
     arguments = dict(config)
-    module, _, name = str(arguments.pop("_target_", "")).rpartition(".")
-    if not module.startswith("sslrun.encoders."):
-        raise UserError(f"the encoder's class {module}.{name} is not one of sslrun.encoders, and is not loaded.")
-    return getattr(import_module(module), name)(spec, **arguments)
+    kind = locate(arguments.pop("_target_"))
+    if not (isinstance(kind, type) and issubclass(kind, Encoder)):
+        raise UserError(f"_target_={config['_target_']} is not an encoder.")
+    try:
+        return kind(spec, **arguments)
+    except TypeError as error:
+        raise UserError(f"{config['_target_']} does not take what was saved with it ({error}).") from error
 
 
 def load_state(encoder: Encoder, folder: Path, name: str) -> None:
@@ -63,7 +82,7 @@ def load_state(encoder: Encoder, folder: Path, name: str) -> None:
     try:
         state = load_file(folder / "model.safetensors")
     except SafetensorError as error:
-        raise UserError(f"weights={name}: {folder / 'model.safetensors'} is damaged ({error}).") from error
+        raise UserError(f"{name}: {folder / 'model.safetensors'} is damaged ({error}).") from error
     own = encoder.state_dict()
     same = [k for k in own if k in state and own[k].shape == state[k].shape]
     wrong = next((k for k in [*own, *state] if k not in own or k not in state or own[k].shape != state[k].shape), None)
@@ -71,7 +90,7 @@ def load_state(encoder: Encoder, folder: Path, name: str) -> None:
         theirs = tuple(state[wrong].shape) if wrong in state else "missing"
         ours = tuple(own[wrong].shape) if wrong in own else "missing"
         raise UserError(
-            f"weights={name} does not fit: {wrong} is {theirs} there and {ours} here ({len(same)} of {len(own)} "
+            f"{name} does not fit: {wrong} is {theirs} there and {ours} here ({len(same)} of {len(own)} "
             "tensors match); use the encoder and a data set of the same shape."
         )
     encoder.load_state_dict(state)

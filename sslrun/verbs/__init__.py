@@ -1,0 +1,10 @@
+"""The verbs beside running an experiment: one file each, imported when called."""
+
+USAGE = {
+    "resume": "sslrun resume RUN [epochs=N | steps=N] [max_time=T] [save_every=S]   goes on with a run, or further",
+    "methods": "sslrun methods [NAME]   the grid of methods, or one of them with its keys, defaults and paper",
+    "embed": "sslrun embed RUN [out=FILE.npz|FILE.parquet] [data=NAME] [data.KEY=VALUE ...]   features of every sample",
+    "predict": "sslrun predict RUN [out=FILE] [data=NAME] [data.KEY=VALUE ...]   labels, clusters or completed samples",
+    "export": "sslrun export RUN [out=DIR] [format=safetensors|onnx]   the encoder for use elsewhere",
+    "board": "sslrun board [DIR] [port=N]   TensorBoard on this machine only",
+}

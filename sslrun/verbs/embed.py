@@ -17,7 +17,7 @@ def main(argv: list[str]) -> None:
     opened = open_inputs(argv, "embed", "features.npz")
     if opened.out.suffix not in (".npz", ".parquet"):
         raise UserError(f"out={opened.out} must end in .npz or .parquet.")
-    rows: dict[str, list] = {"features": [], "label": [], "index": [], "part": [], "name": []}
+    rows: dict[str, list] = {"features": [], "label": [], "index": [], "part": [], "name": [], "class": []}
     device = opened.device.torch
     for name, part in opened.parts.items():
         found = features.extract(
@@ -28,9 +28,10 @@ def main(argv: list[str]) -> None:
         rows["index"].append(part.index.numpy())
         rows["part"] += [name] * len(part)
         rows["name"] += opened.names[name] or [""] * len(part)
+        rows["class"] += opened.classes[name]
     x = np.concatenate(rows["features"])
     columns = {"label": np.concatenate(rows["label"]), "index": np.concatenate(rows["index"])}
-    columns |= {"part": np.array(rows["part"]), "name": np.array(rows["name"])}
+    columns |= {key: np.array(rows[key]) for key in ("class", "part", "name")}
     if opened.out.suffix == ".npz":
         buffer = io.BytesIO()
         np.savez_compressed(buffer, features=x, **columns)

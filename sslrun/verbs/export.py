@@ -11,14 +11,15 @@ from sslrun.contracts import Encoder, UserError
 from sslrun.record.encoder import load, read_config
 from sslrun.record.folder import open_run
 from sslrun.record.summary import console
+from sslrun.verbs import USAGE
 
 
 def main(argv: list[str]) -> None:
     if not argv:
-        raise UserError("export needs a run folder: sslrun export RUN [out=DIR] [format=onnx]")
+        raise UserError(f"export needs a run folder: {USAGE['export']}.")
     folder = open_run(argv[0])
-    given = dict(item.split("=", 1) for item in argv[1:] if "=" in item)
-    unknown = [k for k in given if k not in ("out", "format", "traceback")]
+    given = dict(item.partition("=")[::2] for item in argv[1:])
+    unknown = set(given) - {"out", "format", "traceback"}
     kind = given.get("format", "safetensors")
     if unknown or kind not in ("safetensors", "onnx"):
         raise UserError(f"export takes out=DIR and format=safetensors or format=onnx, not {' '.join(argv[1:])}.")

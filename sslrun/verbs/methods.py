@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
+import re
+from pathlib import Path
 
+from omegaconf import OmegaConf
 from rich.table import Table
 
-from sslrun.catalogue import locate, methods
+from sslrun.catalogue import files, locate, methods
 from sslrun.contracts import UserError
+from sslrun.explain import nearest
+from sslrun.record.origin import flat
 from sslrun.record.summary import console
 
 
 def main(argv: list[str]) -> None:
     found = methods()
+    argv = [a for a in argv if a != "traceback=true"]
+    if len(argv) > 1:
+        raise UserError(f"methods takes one name, not {' '.join(argv)}.")
     if argv:
         show(argv[0], found)
     else:
@@ -34,18 +41,39 @@ def grid(found: dict) -> None:
 
 def show(name: str, found: dict) -> None:
     if name not in found:
-        near = difflib.get_close_matches(name, found, 3, 0.4)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise UserError(f"method={name} is unknown; {hint}known: {', '.join(found)}.")
+        raise UserError(f"method={name} is unknown; {nearest(name, found)}known: {', '.join(found)}.")
     entry = dict(found[name])
     cls = locate(entry.pop("_target_"))
+    path = files()[name]
+    about, remarks = notes(path)
     out = console()
-    out.print(f"[bold]{name}[/bold]  {inspect.getdoc(cls)}\n", markup=True)
+    out.print(f"[bold]{name}[/bold]  {' '.join(about)}\n", markup=True)
     out.print(f"reads    {', '.join(cls.streams)}; {', '.join(cls.modalities) or 'any'} data")
+    node = OmegaConf.to_container(OmegaConf.load(path))
+    chosen = {k: v for item in node.pop("defaults", []) if isinstance(item, dict) for k, v in item.items()}
+    node.pop("method")
+    also = {k.rpartition("/")[2]: v for k, v in chosen.items()} | (flat(node) if node else {})
+    if also:
+        out.print(f"sets     {' '.join(f'{k}={v}' for k, v in also.items())}")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("key")
-    table.add_column("default")
+    for column in ("key", "default", ""):
+        table.add_column(column)
     for key, value in entry.items():
-        table.add_row(f"method.{name}.{key}", str(value))
+        said = remarks.get(key) or ("of its loss, among several methods" if key == "weight" else "")
+        table.add_row(f"method.{name}.{key}", "null" if value is None else str(value), said)
+    out.print()
     out.print(table)
-    out.print(f"\nsslrun method={name} data=...", highlight=False)
+    out.print(f"\n{inspect.getdoc(cls)}", markup=False)
+    out.print(f"\nsslrun method={name} data=...")
+
+
+def notes(path: Path) -> tuple[list[str], dict[str, str]]:
+    """The comment lines at the top of a YAML file, and the comment after each key."""
+    about, remarks = [], {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and not remarks and not line.startswith("# @package"):
+            about.append(line.lstrip("# "))
+        found = re.match(r"\s*(\w+):[^#]*?(?:#\s*(.*))?$", line)
+        if found:
+            remarks[found[1]] = found[2] or ""
+    return about, remarks

@@ -68,10 +68,13 @@ def _complete(opened, objective) -> None:
     """Completed samples (imputation, restoration) of every part, as an npz beside the run."""
     out = opened.out.with_suffix(".npz")
     done = {}
+    device = opened.device.torch
+    encoder = opened.encoder.to(device)
+    objective.to(device)
     with torch.no_grad():
         for name, part in opened.parts.items():
             rows = torch.arange(len(part)).split(512)
-            done[name] = torch.cat([objective.complete(opened.encoder, part.inputs(r)) for r in rows]).numpy()
+            done[name] = torch.cat([objective.complete(encoder, part.inputs(r, device)).cpu() for r in rows]).numpy()
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **done)
     write_atomically(out, buffer.getvalue())

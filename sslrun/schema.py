@@ -1,0 +1,56 @@
+"""Where configurations are, and the top-level keys they have: their types and defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Config:
+    """Top-level keys and their types; groups fill the dictionaries."""
+
+    epochs: int = 100
+    steps: int | None = None
+    batch_size: int = 256
+    mu: int = 1
+    lr: float | None = None
+    labels: int | None = None
+    seed: int = 0
+    split_seed: int = 0
+    weights: str | None = None
+    teacher: str | None = None
+    precision: str = "auto"
+    compile: bool = False
+    accumulate: int = 1
+    clip: float | None = None
+    max_time: str | None = None
+    save_every: float = 60.0
+    traceback: bool = False
+    encoder: Any = field(default_factory=dict)
+    augmentation: Any = field(default_factory=dict)
+    optimizer: Any = field(default_factory=dict)
+    data: Any = field(default_factory=dict)
+    method: Any = field(default_factory=dict)
+    device: Any = field(default_factory=dict)
+    eval: Any = field(default_factory=dict)
+    logger: Any = field(default_factory=dict)
+    reference: bool | None = True
+    supervision: Any = field(default_factory=dict)
+
+
+def conf_dir() -> str:
+    """The folder of the configuration groups: inside an installed package, or beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    found = next(p for p in (here / "conf", here.parent / "conf") if (p / "config.yaml").exists())
+    return str(found)
+
+
+def register() -> None:
+    """Makes the schema and the resolvers known to Hydra."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("join", lambda names: "+".join(names) or "none", replace=True)
