@@ -15,7 +15,9 @@ its documented Lightning recipe with its own CIFAR-10 benchmark's ResNet-18 (3x3
 as sslrun's), head and transform; `lightly_bf16` is the same under bf16-mixed; `lightly_imagenet_stem` is the example of
 its documentation to the letter, torchvision's ResNet-18: its 7x7 stem and pooling shrink a 32-pixel picture to 8 pixels
 before the first block, a fifteenth of the multiplications, and is reported, not compared. Two loader workers, for two
-cores. In the rows `cnn` both sides train sslrun's small convolutional network.
+cores. In the rows `cnn` both sides train sslrun's small convolutional network. Beside the clock's seconds stand the
+processor's, of the loader's workers as well: those are worth more on a machine that has other work, where threads that
+wait for each other are slowed beyond proportion.
 """
 
 from __future__ import annotations
@@ -226,30 +228,32 @@ def measure_views(rounds: int, seconds: float, quick: bool) -> dict[str, Any]:
 
 
 def stopwatch(seconds: float) -> Any:
-    """A callback that stops training `seconds` after the warm-up, and knows the pictures per second between."""
+    """A callback that stops training `seconds` after the warm-up, and knows the rates between."""
     import lightning.pytorch as pl
 
     warm_up = 3
 
     class Stopwatch(pl.Callback):
         def __init__(self) -> None:
-            self.ends: list[float] = []
+            self.ends: list[tuple[float, float]] = []  # clock and processor seconds at the end of each step
 
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-            self.ends.append(time.perf_counter())
+            self.ends.append((time.perf_counter(), processor_seconds(os.getpid())))
             counted = self.ends[warm_up - 1 :]
-            if len(counted) > 2 and counted[-1] - counted[0] > seconds:
+            if len(counted) > 2 and counted[-1][0] - counted[0][0] > seconds:
                 trainer.should_stop = True
 
-        @property
-        def rate(self) -> float:
+        def rates(self) -> tuple[float, float]:
+            """Pictures per second of the clock and of the processor."""
             counted = self.ends[warm_up - 1 :]
-            return BATCH * (len(counted) - 1) / (counted[-1] - counted[0])
+            clock, processor = (last - first for first, last in zip(counted[0], counted[-1], strict=True))
+            done = BATCH * (len(counted) - 1)
+            return done / clock, done / max(processor, 0.01)  # the system counts hundredths
 
     return Stopwatch()
 
 
-def train_sslrun(network: str, pixels: Path, folder: Path, seconds: float) -> float:
+def train_sslrun(network: str, pixels: Path, folder: Path, seconds: float) -> tuple[float, float]:
     """A run as the command line would start it, up to the end of training."""
     import importlib
 
@@ -271,10 +275,10 @@ def train_sslrun(network: str, pixels: Path, folder: Path, seconds: float) -> fl
     module.fit = lambda *args, callbacks, **kwargs: fit(*args, callbacks=[*callbacks, watch], **kwargs)
     experiment = module.Experiment(cfg, module.RunFolder(folder), device.resolve(cfg))
     experiment.fit(resume=False)
-    return watch.rate
+    return watch.rates()
 
 
-def train_lightly(contestant: str, network: str, pixels: Path, folder: Path, seconds: float) -> float:
+def train_lightly(contestant: str, network: str, pixels: Path, folder: Path, seconds: float) -> tuple[float, float]:
     """SimCLR as in lightly's `examples/pytorch_lightning/simclr.py`, on pictures in memory."""
     import numpy as np
     import pytorch_lightning as pl
@@ -344,7 +348,7 @@ def train_lightly(contestant: str, network: str, pixels: Path, folder: Path, sec
         max_epochs=10, devices=1, accelerator="cpu", default_root_dir=folder, callbacks=[watch], **precision
     )
     trainer.fit(SimCLR(), train_dataloaders=loader)
-    return watch.rate
+    return watch.rates()
 
 
 def make_pictures(path: Path, number: int) -> None:
@@ -371,6 +375,15 @@ def processes(root: int) -> list[int]:
     return found
 
 
+def processor_seconds(root: int) -> float:
+    """What a process and its living descendants have computed."""
+    total = 0
+    for pid in processes(root):
+        with contextlib.suppress(OSError):
+            total += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 def memory_mb(root: int) -> float:
     """Memory of a process and its descendants, shared pages counted once; 0 where /proc does not say."""
     total = 0
@@ -383,8 +396,8 @@ def memory_mb(root: int) -> float:
     return total / 1024
 
 
-def train(contestant: str, network: str, pixels: Path, seconds: float) -> tuple[float, float]:
-    """Pictures per second and peak memory in MB of one contestant in processes of its own."""
+def train(contestant: str, network: str, pixels: Path, seconds: float) -> tuple[float, float, float]:
+    """Pictures per clock and processor second, and peak memory in MB, of one contestant in processes of its own."""
     with tempfile.TemporaryDirectory() as folder:
         log, answer = Path(folder) / "log", Path(folder) / "answer"
         command = [sys.executable, __file__, "--train", contestant, network, str(pixels), folder]
@@ -397,7 +410,7 @@ def train(contestant: str, network: str, pixels: Path, seconds: float) -> tuple[
                 time.sleep(0.5)
         if child.returncode:
             raise RuntimeError(f"{contestant} failed:\n{log.read_text()[-3000:]}")
-        return json.loads(answer.read_text()), peak
+        return *json.loads(answer.read_text()), peak
 
 
 def measure_training(rounds: int, seconds: float, quick: bool) -> dict[str, Any]:
@@ -407,14 +420,17 @@ def measure_training(rounds: int, seconds: float, quick: bool) -> dict[str, Any]
         make_pictures(pixels, 2_000 if quick else 50_000)
         for network in ("cnn",) if quick else NETWORKS:
             names = [n for n in NETWORKS[network] if n == "sslrun" or installed("lightly")]
-            rates: dict[str, list[float]] = {name: [] for name in names}
-            peaks: dict[str, list[float]] = {name: [] for name in names}
+            clock, processor, peaks = ({name: [] for name in names} for _ in range(3))
             for _ in range(rounds):
                 for name in names:
-                    rate, peak = train(name, network, pixels, seconds)
-                    rates[name].append(rate)
-                    peaks[name].append(peak)
-            results[network] = compare(rates) | {"peak_mb": {k: max(v) for k, v in peaks.items()}}
+                    for kept, value in zip(
+                        (clock, processor, peaks), train(name, network, pixels, seconds), strict=True
+                    ):
+                        kept[name].append(value)
+            results[network] = compare(clock) | {
+                "processor": compare(processor),
+                "peak_mb": {k: max(v) for k, v in peaks.items()},
+            }
     return results
 
 
@@ -504,14 +520,15 @@ def show(results: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("comparison", "contestant", "per second", "sslrun is", "peak MB")
+    table = Table("comparison", "contestant", "per second", "sslrun is", "by processor time", "peak MB")
     rows = {f"views, {size} px, one thread": v for size, v in results.get("views", {}).items()}
     rows |= {f"training, {network}": v for network, v in results.get("training", {}).items()}
     for title, found in rows.items():
         for name, rate in found["per_second"].items():
             ratio, peak = found["ratios"].get(name), found.get("peak_mb", {}).get(name)
-            cells = [f"{rate:,.0f}", f"{ratio:.1f}x" if ratio else "", f"{peak:,.0f}" if peak else ""]
-            table.add_row(title, name, *cells)
+            own = found.get("processor", {"ratios": {}})["ratios"].get(name)
+            ratios = [f"{r:.1f}x" if r else "" for r in (ratio, own)]
+            table.add_row(title, name, f"{rate:,.0f}", *ratios, f"{peak:,.0f}" if peak else "")
             title = ""
         table.add_section()
     console = Console(width=110)
