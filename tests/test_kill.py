@@ -139,7 +139,7 @@ def test_finished_run_goes_further(whole, tmp_path):
     assert refused.wait() == 1 and "finished at step" in refused.log.read_text()
     longer = resume(tmp_path, "run", "epochs=18").finish()
     assert longer.metrics()["steps"] == before * 18 // 16
-    assert "\nepochs: 18\n" in (longer.folder / "config.yaml").read_text()  # what another resume goes by
+    assert "epochs: 18\n" in (longer.folder / "config.yaml").read_text()  # what another resume goes by
     steps = [int(row[1]) for row in longer.curves() if row[2] == "train/loss"]
     assert steps == sorted(set(steps)) and steps[-1] == longer.metrics()["steps"]
     ours, theirs = (load_file(run.folder / "encoder/model.safetensors") for run in (longer, undisturbed))
