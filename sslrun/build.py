@@ -67,7 +67,11 @@ def build_data(cfg: Any, recipes_used: set[str]) -> Data:
     source = make(node, "data")
     missing = sorted(recipes_used - set(cfg.augmentation))
     if missing:
-        raise UserError(f"recipe={missing[0]} is not in this augmentation; it has: {', '.join(cfg.augmentation)}.")
+        asked = [f"method.{m}.{k}=" for m, node in cfg.method.items() for k, v in node.items() if v == missing[0]]
+        raise UserError(
+            f"{next(iter(asked), 'recipe ')}{missing[0]} is not in this augmentation; it has: "
+            f"{', '.join(cfg.augmentation)}."
+        )
     from sslrun.augment.recipe import Recipe
 
     recipes = {}

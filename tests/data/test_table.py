@@ -34,7 +34,7 @@ def test_bundled(name):
 
 def test_numbers_categories_and_gaps(tmp_path):
     source = table.csv(write(tmp_path / "people.csv", ROWS), target="label")
-    assert source.spec.fields == (Field("age"), Field("city", "categorical", 3), Field("dose"))
+    assert source.spec.fields == (Field("age"), Field("city", "categorical", 3, ("Oslo", "Rome")), Field("dose"))
     assert source.spec.shape == (3,) and source.spec.scale == 1 and source.spec.name == "people"
     nan = math.nan
     wanted = torch.tensor([[30, 2, 1.5], [nan, 1, nan], [41, 0, 2], [25, 2, nan]])
