@@ -23,7 +23,7 @@ RUNS = {  # each trains for some seconds, over several epochs
     "kmeans": ["method=kmeans", "batch_size=8"],
     "fixmatch": ["method=fixmatch", "labels=40", "epochs=16", "batch_size=16"],
     "rotation": ["method=rotation", "epochs=12", "batch_size=64"],
-    "ddp": ["method=simclr", "epochs=6", "batch_size=64", "optimizer=sgd", "precision=fp64", "device=ddp_cpu"],
+    "ddp": ["method=simclr", "epochs=4", "batch_size=64", "optimizer=sgd", "precision=fp64", "device=ddp_cpu"],
 }
 PATIENCE = 150
 
