@@ -4,8 +4,10 @@ import errno
 import json
 import os
 import re
+import shutil
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -235,6 +237,22 @@ def test_a_full_disk(command, copied, monkeypatch, where):
     monkeypatch.setattr(where, refuse)
     assert "disk is full" in sentence(command("resume", run, "steps=8"))
     assert (run / "checkpoints/last.ckpt").read_bytes() == good
+
+
+def test_a_disk_that_fills_up_within_a_checkpoint(command, copied, monkeypatch):
+    run = copied("simclr")
+    good = (run / "checkpoints/last.ckpt").read_bytes()
+
+    def half(checkpoint, f):
+        f.write(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 980160 vs 980056")
+
+    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    assert "disk is full" in sentence(command("resume", run, "steps=8"))
+    assert (run / "checkpoints/last.ckpt").read_bytes() == good
+    assert not list(run.rglob("*.tmp"))
+    assert json.loads((run / "status.json").read_text())["status"] == "failed"
 
 
 def test_a_loss_that_is_not_a_number(command, copied, own_place):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -20,6 +22,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from sslrun.nn.gather import all_sum
 from sslrun.record.folder import RunFolder
 
+FULL = 1 << 20  # bytes: a disk with less to spare is full
+
 
 class AtomicCheckpoints(TorchCheckpointIO):
     """Checkpoints written beside their final name, synced and renamed: a kill while writing leaves the old one."""
@@ -32,9 +36,12 @@ class AtomicCheckpoints(TorchCheckpointIO):
                 torch.save(checkpoint, f)
                 f.flush()
                 os.fsync(f.fileno())
-        except OSError:
+        except (OSError, RuntimeError) as error:
+            free = shutil.disk_usage(os.path.dirname(path)).free
             with contextlib.suppress(OSError):
                 os.remove(beside)
+            if isinstance(error, RuntimeError) and free < FULL:  # torch hides why a write failed
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
             raise
         os.replace(beside, path)
 
