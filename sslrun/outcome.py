@@ -110,7 +110,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
         "peak_rss_mb": _peak_rss_mb(),
         "health": health,
         "primary": primary,
-        "harm": _harm(results, primary, data),
+        "harm": _harm(results, primary, cfg.labels if used else None, data),
         "protocol": judge.protocol(),
         "results": results,
     }
@@ -213,15 +213,20 @@ def _primary(results: dict[str, dict[str, float]], budgets: list[int]) -> str | 
     return next((k for k in wanted if k in judged), next(iter(sorted(judged)), None))
 
 
-def _harm(results: dict[str, dict[str, float]], primary: str | None, data: Any) -> bool | str:
-    """Whether the method falls below the best row that needs no pretraining, by more than one seed's noise."""
+def _harm(results: dict[str, dict[str, float]], primary: str | None, labels: int | None, data: Any) -> bool | str:
+    """Whether the method falls below the best row that needs no pretraining, by more than one seed's noise.
+
+    A classifier is held against the linear probes with as many labels as it had.
+    """
+    probe = f"linear@{labels}/accuracy" if labels else "linear/accuracy"
+    rivals = [primary, probe] if primary == "classify/accuracy" else [primary]
     own = [results[s][primary] for s in ("model", "ema", "trained") if primary in results.get(s, {})]
-    others = [results[s][primary] for s in ("random", "raw", "supervised") if primary in results.get(s, {})]
+    others = [results[s][m] for s in ("random", "raw", "supervised") for m in rivals if m in results.get(s, {})]
     if not own or not others:
         return "unknown"
     test = data.open_test()
     best, gap = max(others), max(own) - max(others)
-    noise = 2 * math.sqrt(max(best * (1 - best), 1e-4) / max(1, len(test) if test else 1))
+    noise = 2 * math.sqrt(max(best * (1 - best), 1e-4) / len(test))
     return "unknown" if abs(gap) <= noise else gap < 0
 
 

@@ -15,6 +15,11 @@ from sslrun.evaluate import features
 Splits = dict[str, Split | None]
 
 
+def needs_of(evaluator: Callable) -> tuple[str, ...]:
+    """The fields of Split that an evaluator reads, also where a partial holds its settings."""
+    return getattr(getattr(evaluator, "func", evaluator), "needs", ("features",))
+
+
 class Judge:
     """Holds the parts and the evaluators, and scores any encoder, raw inputs, or a model's own predictions."""
 
@@ -55,7 +60,7 @@ class Judge:
         return {key: value for key, value in renamed.items() if key in self.seen}
 
     def _encoded(self, name: str, encoder: Encoder, part: Part, rows: Tensor | None = None) -> Split:
-        needs = {n for e in self.evaluators.values() for n in getattr(e, "needs", ("features",))}
+        needs = {n for e in self.evaluators.values() for n in needs_of(e)}
         rows = torch.arange(len(part)) if rows is None else rows
         found = features.extract(
             encoder.to(self.device),
@@ -88,7 +93,7 @@ class Judge:
         if splits["test"] is None:
             return metrics
         for name, evaluator in self.evaluators.items():
-            needs = getattr(evaluator, "needs", ("features",))
+            needs = needs_of(evaluator)
             if ("tune" in needs and tune is None) or ("stages" in needs and splits["train"].stages is None):
                 continue
             given = {"tune": tune} if "tune" in needs else {}

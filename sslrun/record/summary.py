@@ -22,7 +22,7 @@ MEANING = {
 
 
 def console() -> Console:
-    wide = None if sys.stdout.isatty() else 120
+    wide = None if sys.stdout.isatty() else 160
     return Console(width=wide, highlight=False)
 
 
@@ -45,7 +45,8 @@ def show(experiment: Any, forecast: tuple[float, float] | None = None) -> None:
     name = built.encoder_config["_target_"].rpartition(".")[2]
     out.print(f"encoder  {name}, {parameters / 1e6:.2f} M parameters, {built.encoder.dim} features")
     if experiment.plan is not None:
-        rate = f", learning rate {experiment.lr:.2g}" if experiment.lr else ""
+        trains = any(o.trains for o in built.objectives.values())
+        rate = f", learning rate {experiment.lr:.2g}" if trains else ""
         where = f"{device.world} x {device.accelerator}" if device.world > 1 else device.accelerator
         out.print(
             f"train    {' + '.join(built.objectives)}: {experiment.plan.steps:,} steps{rate}, "
@@ -53,7 +54,7 @@ def show(experiment: Any, forecast: tuple[float, float] | None = None) -> None:
         )
         if forecast is not None:
             out.print(f"         about {duration(forecast[0])} of training, {forecast[1] / 1e9:.2g} GB of memory")
-    out.print(f"folder   {_short(experiment.folder.path)} (the views as the network sees them: figures/views.png)")
+    out.print(f"folder   {_short(experiment.folder.path)} (views in figures/views.png)")
 
 
 def duration(seconds: float) -> str:
@@ -77,7 +78,7 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
     subjects = [s for s in results if s.split(":")[0] in ROWS]
     columns = [c for c in _columns(results) if any(c in results[s] for s in subjects)]
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    grid.add_column("")
+    grid.add_column("", no_wrap=True)
     for column in columns:
         name = column.removesuffix("/accuracy").replace("/", " ")
         grid.add_column(name + (" *" if column == metrics["primary"] else ""), justify="right")
@@ -87,8 +88,11 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
         grid.add_row(subject, *cells, MEANING[subject.split(":")[0]], style="bold" if subject == "trained" else None)
     out.print()
     out.print(grid)
-    harm = {True: "it is below the best row without pretraining: no gain here", False: "it beats every row without it"}
-    verdict = harm.get(metrics["harm"], "one seed cannot tell whether it helped")
+    rivals = any(s in results for s in ("random", "raw", "supervised")) and metrics["primary"] != "cluster/nmi"
+    verdict = {
+        True: "it is below the best row without pretraining: no gain here",
+        False: "it beats every row without pretraining",
+    }.get(metrics["harm"], "one seed cannot tell whether it helped" if rivals else "no other row has it")
     if metrics["primary"]:
         out.print(f"\n* primary, on test samples: {verdict}")
     speed = f", {metrics['samples_per_s']:,.0f} samples/s" if metrics["samples_per_s"] else ""
