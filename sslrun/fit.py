@@ -15,7 +15,8 @@ import lightning.pytorch as pl
 import torch
 
 from sslrun.contracts import Objective, UserError
-from sslrun.data.module import Data, Loader
+from sslrun.data.loader import Loader
+from sslrun.data.module import Data
 from sslrun.device import Device, keep_freed_memory, rank, strategy
 from sslrun.learner import Learner, streams_of
 from sslrun.nn.batch_norm import LayerSync

@@ -16,7 +16,8 @@ import torch
 from sslrun import __version__
 from sslrun.build import make, optimizer_factory
 from sslrun.contracts import Encoder, Objective
-from sslrun.data.module import Data, Loader
+from sslrun.data.loader import Loader
+from sslrun.data.module import Data
 from sslrun.device import Device
 from sslrun.evaluate.judge import Judge
 from sslrun.evaluate.scores import scores

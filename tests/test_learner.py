@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from sslrun.contracts import DataSpec, Objective, UserError
-from sslrun.data.module import Data, Loader
+from sslrun.data.loader import Loader
+from sslrun.data.module import Data
 from sslrun.data.source import Part, Source
 from sslrun.device import Device
 from sslrun.encoders.mlp import Mlp

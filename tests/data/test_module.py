@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from sslrun.contracts import DataSpec, UserError
-from sslrun.data.module import Data, Loader
+from sslrun.data.loader import Loader
+from sslrun.data.module import Data
 from sslrun.data.source import Part, Source
 from sslrun.rng import BLOCK
 

@@ -12,7 +12,7 @@ from worlds import WORLDS, End, Killed, Trained, built, cases, device, overrides
 from sslrun.build import build
 from sslrun.catalogue import fitting, locate, methods
 from sslrun.contracts import UserError
-from sslrun.data.module import Loader
+from sslrun.data.loader import Loader
 from sslrun.learner import Learner, as_seen_by, streams_of
 
 every_case = pytest.mark.parametrize(("names", "modality"), cases(), ids=[" ".join(case) for case in cases()])

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from sslrun.contracts import DataSpec, Objective
-from sslrun.data.module import Data, Loader
+from sslrun.data.loader import Loader
+from sslrun.data.module import Data
 from sslrun.data.source import Part, Source
 from sslrun.device import Device
 from sslrun.encoders.mlp import Mlp
