@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+DETAIL = re.compile(r"balanced_accuracy|macro_f1|/stage\d+/|inertia|silhouette")  # what the table leaves to metrics.json
 ROWS = ("trained", "random", "raw", "supervised", "model", "ema", "trivial")
 MEANING = {
     "trained": "the trained encoder",
@@ -105,7 +107,7 @@ def _columns(results: dict[str, dict[str, float]]) -> list[str]:
     for subject, metrics in results.items():
         if subject == "supervised" and found:
             metrics = {k: v for k, v in metrics.items() if k in found}  # its own heads stay in metrics.json
-        found += [k for k in metrics if k not in found and not k.endswith(("balanced_accuracy", "macro_f1"))]
+        found += [k for k in metrics if k not in found and not DETAIL.search(k)]
     kinds = ("classify", "knn", "linear", "layers", "finetune", "cluster", "task")
     order = {k: i for i, k in enumerate(kinds)}
     return sorted(found, key=lambda k: order.get(k.split("/")[0].split("@")[0], len(kinds)))
