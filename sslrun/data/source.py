@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +16,7 @@ import torch
 from torch import Tensor
 
 from sslrun.contracts import DataSpec, UserError
-
-PATIENCE = 3.0  # seconds before a progress bar appears
+from sslrun.progress import progress
 
 
 def cores() -> int:
@@ -154,26 +151,6 @@ def named(values: list[str], noun: str, limit: int = 5) -> str:
     """`class 'a'`, or `class 'a', 'b', ... (9 in all)`."""
     shown = ", ".join(f"'{value}'" for value in values[:limit])
     return f"{noun} {shown}" + (f", ... ({len(values)} in all)" if len(values) > limit else "")
-
-
-def progress(items: Iterable, total: int, text: str) -> Iterator:
-    """Passes `items` on; at a terminal, a bar on stderr appears when they take more than a few seconds."""
-    began, bar, task = time.monotonic(), None, None
-    try:
-        for done, item in enumerate(items, 1):
-            yield item
-            if bar is None and sys.stderr.isatty() and time.monotonic() - began > PATIENCE:
-                from rich.console import Console
-                from rich.progress import Progress
-
-                bar = Progress(console=Console(stderr=True), transient=True)
-                task = bar.add_task(text, total=total)
-                bar.start()
-            if bar is not None:
-                bar.update(task, completed=done)
-    finally:
-        if bar is not None:
-            bar.stop()
 
 
 def decode_all(images: Images, on_error: str) -> tuple[Tensor, dict[int, str]]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslrun.contracts import Encoder, Split, UserError
+from sslrun.progress import progress
 
 RAW_VALUES = 4096  # numbers of a raw sample that a probe reads at most
 
@@ -29,18 +30,20 @@ def extract(
     tokens: bool = False,
     device: torch.device | str,
     autocast_dtype: torch.dtype | None = None,
+    title: str | None = None,
 ) -> dict[str, Any]:
     """Features of samples 0 to n-1 under the field names of Split, float32 on the CPU.
 
     `features` (n, D); on request `stages`, a list of (n, D_i), and `tokens` (n, N, D), NaN where there is no token.
-    The encoder runs in evaluation mode, and every module gets back the mode that it had.
+    With a `title` a bar shows at a terminal when it takes long. The encoder runs in evaluation mode, and every module gets back the mode that it had.
     """
     modes = [(module, module.training) for module in encoder.modules()]
     autocast = torch.autocast(torch.device(device).type, autocast_dtype) if autocast_dtype else nullcontext()
     parts: dict[str, list] = {"features": [], "stages": [], "tokens": []}
     encoder.eval()
     try:
-        for rows in torch.arange(n).split(batch):
+        batches = torch.arange(n).split(batch)
+        for rows in progress(batches, len(batches), title) if title else batches:
             x = x_of(rows)
             with autocast:
                 parts["features"].append(_store(encoder(x)))

@@ -70,6 +70,7 @@ class Judge:
             tokens="tokens" in needs,
             device=self.device,
             autocast_dtype=self.autocast,
+            title=f"features of the {name} part",
         )
         return self._split(name, part, rows, **found)
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-DETAIL = re.compile(r"balanced_accuracy|macro_f1|/stage\d+/|inertia|silhouette")  # what the table leaves to metrics.json
+DETAIL = re.compile(r"balanced_accuracy|macro_f1|/stage\d+/|inertia|silhouette")  # left to metrics.json
 ROWS = ("trained", "random", "raw", "supervised", "model", "ema", "trivial")
 MEANING = {
     "trained": "the trained encoder",

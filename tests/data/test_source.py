@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sslrun.contracts import UserError
-from sslrun.data.source import Images, encode_labels, fingerprint, progress
+from sslrun.data.source import Images, encode_labels, fingerprint
+from sslrun.progress import progress
 
 
 def ramp(i: int) -> torch.Tensor:
