@@ -35,7 +35,8 @@ def extract(
     """Features of samples 0 to n-1 under the field names of Split, float32 on the CPU.
 
     `features` (n, D); on request `stages`, a list of (n, D_i), and `tokens` (n, N, D), NaN where there is no token.
-    With a `title` a bar shows at a terminal when it takes long. The encoder runs in evaluation mode, and every module gets back the mode that it had.
+    With a `title` a bar shows at a terminal when it takes long. The encoder runs in evaluation mode, and every module
+    gets back the mode that it had.
     """
     modes = [(module, module.training) for module in encoder.modules()]
     autocast = torch.autocast(torch.device(device).type, autocast_dtype) if autocast_dtype else nullcontext()
