@@ -55,6 +55,7 @@ BOUNDS: dict[str, Bound] = {
     "device.num_nodes": whole(1),
     "device.threads": whole(1),
     "supervision.batch_size": whole(1),
+    **{f"encoder.{key}": whole(1) for key in ("width", "depth", "dim", "heads", "patch")},
     **{f"{group}.{key}": bound for group in ("optimizer", "supervision.optimizer") for key, bound in OPTIMIZER.items()},
 }
 
