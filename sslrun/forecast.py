@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from sslrun.data.loader import Plan as Step
-from sslrun.data.loader import Share
+from sslrun.data.plan import Plan as Step
+from sslrun.data.plan import Share
 from sslrun.learner import Learner
 
 QUICK = 0.25  # seconds: a quarter of a batch that takes longer is not followed by a whole one

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sslrun.contracts import Batch, Encoder, Objective, Stream, UserError
-from sslrun.data.loader import Plan
 from sslrun.data.module import Data
+from sslrun.data.plan import Plan
 from sslrun.rng import seed_of
 
 CHECK_EVERY = 50  # steps between looks at a device-side flag for a loss that is not a number

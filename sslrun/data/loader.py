@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from sslrun.contracts import UserError
+from sslrun.data.module import Data
+from sslrun.data.plan import Plan, Share
 from sslrun.rng import seed_of
-
-if TYPE_CHECKING:
-    from sslrun.data.module import Data
-
-VALIDATION = -1
-
-
-@dataclasses.dataclass
-class Share:
-    """This rank's positions of a stream, and where they stand in the global batch."""
-
-    positions: Tensor
-    total: int
-    rows: slice
-    ready: Any = None  # () -> samples that a worker has decoded meanwhile
-    first: int | None = None  # where draws depend on the sample: the place of the first one in its part
-
-
-@dataclasses.dataclass
-class Plan:
-    """What one step reads; a function of (seed, epoch, step) alone."""
-
-    epoch: int
-    step: int
-    streams: dict[str, Share]
 
 
 class Loader:

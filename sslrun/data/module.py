@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sslrun.contracts import Batch, DataSpec, Stream, UserError
 from sslrun.data import splits
-from sslrun.data.loader import VALIDATION, Plan, Share
+from sslrun.data.plan import VALIDATION, Plan, Share
 from sslrun.data.source import Source
 from sslrun.rng import Rng, seed_of
 
