@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslrun.augment.op import Op, Params, on_rows, probability
+from sslrun.augment.op import Op, Params, probability
 from sslrun.contracts import UserError
 from sslrun.rng import Rng
 
@@ -24,13 +24,14 @@ class Colour(Op):
 
     needs_mean = False
     linear = True
+    p = 1.0  # the share of the images that it changes
 
     def matrix(self, mean: Tensor, **params: Tensor) -> Tensor:
         """(B, C, C + 1) from the mean colour (B, C) of the images it will be applied to."""
         raise NotImplementedError
 
     def rest(self, x: Tensor, **params: Tensor) -> Tensor:
-        """What follows the matrix; `x` is nobody else's, and may be written into."""
+        """What follows the matrix."""
         return x
 
     def apply(self, x: Tensor, **params: Tensor) -> Tensor:
@@ -71,13 +72,15 @@ class ColorJitter(Colour):
         return params
 
     def matrix(self, mean: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
-        bright = scaling(brightness, mean)
-        return chain(bright, contrast_matrix(contrast, moved(mean, bright)), saturation_matrix(saturation, mean))
+        both = contrast_matrix(contrast, mean)
+        both *= brightness.to(mean.dtype).view(-1, 1, 1)  # a factor before contrast is the same factor after it
+        matrices = [both, saturation_matrix(saturation, mean)]
+        if mean.shape[1] == 3 and self.hue > 1 / 6:
+            matrices.append(thirds_matrix(thirds(hue), mean))
+        return chain(*matrices)
 
     def rest(self, x: Tensor, hue: Tensor, **params: Tensor) -> Tensor:
-        if x.shape[1] != 3 or self.linear:
-            return x
-        return on_rows(x, hue != 0, shift_hue, hue, in_place=True)
+        return x if x.shape[1] != 3 or self.linear else shift_hue(x, hue - thirds(hue) / 3)
 
 
 class Grayscale(Colour):
@@ -118,6 +121,12 @@ def chain(*matrices: Tensor) -> Tensor:
     return whole
 
 
+def changes(matrix: Tensor) -> Tensor:
+    """Which of the matrices are more than the identity, (B,)."""
+    unit = torch.eye(*matrix.shape[1:], dtype=matrix.dtype, device=matrix.device)
+    return (matrix != unit).flatten(1).any(1)
+
+
 def grey_weights(like: Tensor) -> Tensor:
     """The share of each channel in grey, (C,): luma for three channels, equal shares otherwise."""
     channels = like.shape[1]
@@ -149,19 +158,34 @@ def saturation_matrix(factor: Tensor, mean: Tensor) -> Tensor:
     return matrix
 
 
+def thirds(turns: Tensor) -> Tensor:
+    """The whole number of thirds of a turn nearest to each."""
+    return (3 * turns).round()
+
+
+def thirds_matrix(number: Tensor, mean: Tensor) -> Tensor:
+    """A hue shift by whole thirds of a turn, which hands each channel's value on to the next."""
+    rows = (torch.arange(3, device=mean.device) - number.long().unsqueeze(1)) % 3  # (B, 3)
+    return torch.eye(3, 4, dtype=mean.dtype, device=mean.device)[rows]
+
+
 def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Adds `turns` (B,) to the hue of `x` (B, 3, H, W) in HSV, which keeps value and saturation."""
-    # Sorts the channels by minima and maxima, and keeps account of the swaps by signs: several times faster than
-    # comparisons and selections by conditions, which torch does not vectorise.
+    """Adds `turns` (B,), at most a sixth either way, to the hue of `x` (B, 3, H, W) in HSV.
+
+    The largest and the smallest channel of a pixel keep their values and the middle one moves by 6 * turns * chroma,
+    up where the next two channels (red, green, blue, red, ...) descend; what would leave the range goes on in another
+    channel. For all three that is one line, clamped: 2 * channel - middle - sign(next - one after) * 6 * turns * chroma
+    is the moved value in the middle channel, what has gone on in an outer one, and beyond the range elsewhere. No hue
+    is ever divided out, and no pixel asked which channel is its largest.
+    """
     red, green, blue = x.unbind(1)
     upper, lower = torch.maximum(green, blue), torch.minimum(green, blue)
-    value, middle = torch.maximum(red, upper), torch.minimum(red, upper)
-    chroma = value - torch.minimum(middle, lower)
-    swapped, overtaken = (blue - green).sign_().clamp_(min=0), (upper - red).sign_().clamp_(min=0)
-    offset = torch.addcmul(-swapped, overtaken, swapped.mul(2).sub_(1 / 3))
-    hue = middle.sub_(lower).div_((6 * chroma).clamp_min_(1e-8)).add_(offset).abs_()  # in turns
-    hue += turns.to(x.dtype).view(-1, 1, 1)
-    away = hue.unsqueeze(1) - torch.arange(3, dtype=x.dtype, device=x.device).div_(3).view(1, 3, 1, 1)
-    # value within a sixth of a turn from a channel's own hue, value - chroma beyond a third, linear between
-    away.sub_(away.round()).abs_().clamp_(1 / 6, 1 / 3)
-    return torch.addcmul((value + chroma).unsqueeze(1), chroma.unsqueeze(1), away, value=-6)
+    high, rest = torch.maximum(red, upper), torch.minimum(red, upper)
+    middle, low = torch.maximum(rest, lower), torch.minimum(rest, lower)
+    step = (high - low).mul_((6 * turns).to(x.dtype).view(-1, 1, 1))
+    sign = torch.empty_like(x)
+    for channel, (after, before) in enumerate(((green, blue), (blue, red), (red, green))):
+        torch.sub(after, before, out=sign[:, channel])
+    out = torch.add(middle.neg_().unsqueeze(1), x, alpha=2)
+    out.addcmul_(sign.sign_(), step.unsqueeze(1), value=-1)
+    return out.clamp_(low.unsqueeze(1), high.unsqueeze(1))

@@ -207,23 +207,37 @@ def warp(x: Tensor, matrix: Tensor, size: tuple[int, int], padding: str, separab
 
 
 def warp_axes(x: Tensor, matrix: Tensor, size: tuple[int, int], padding: str) -> Tensor:
-    """Rows first, then columns: two taps each instead of four taps a pixel."""
+    """Rows first, then columns as rows of the transposed images: two taps each instead of four taps a pixel."""
     batch, channels, height, width = x.shape
     low, high, weight = taps(matrix[:, 1, 1], matrix[:, 1, 2], height, size[0], padding)  # (B, S)
     start = torch.arange(batch * channels, device=x.device).view(batch, channels, 1) * height
-    rows = x.reshape(-1, width)
-    low, high = (start + low.unsqueeze(1)).flatten(), (start + high.unsqueeze(1)).flatten()
-    weight = weight.unsqueeze(1).expand(-1, channels, -1).reshape(-1, 1)
-    x = torch.lerp(rows.index_select(0, low), rows.index_select(0, high), weight).view(batch, -1, width)  # (B, CS, W)
+    low, high, weight = (
+        start + low.unsqueeze(1),
+        start + high.unsqueeze(1),
+        weight.unsqueeze(1).expand(-1, channels, -1),
+    )
+    x = mix_rows(x.reshape(-1, width), low, high, weight)
+    x = x.view(batch, -1, width).transpose(1, 2).reshape(batch * width, -1)  # (BW, CS)
     low, high, weight = taps(matrix[:, 0, 0], matrix[:, 0, 2], width, size[1], padding)
-    low, high = (at.unsqueeze(1).expand(-1, x.shape[1], -1) for at in (low, high))
-    return torch.lerp(x.gather(2, low), x.gather(2, high), weight.unsqueeze(1)).view(batch, channels, *size)
+    start = torch.arange(batch, device=x.device).unsqueeze(1) * width
+    x = mix_rows(x, start + low, start + high, weight)
+    return x.view(batch, size[1], -1).transpose(1, 2).contiguous().view(batch, channels, *size)
+
+
+def mix_rows(rows: Tensor, low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
+    """Of `rows` (N, D), those at `low` and `high` mixed by the weight of the latter, all alike; (L, D)."""
+    low, high, weight = low.flatten(), high.flatten(), weight.flatten()
+    if rows.device.type != "cpu":
+        return torch.lerp(rows.index_select(0, low), rows.index_select(0, high), weight.unsqueeze(1))
+    # On a CPU this reads, weights and adds in one pass, without writing the rows that are mixed.
+    at, weights = torch.stack([low, high], 1), torch.stack([1 - weight, weight], 1)
+    return F.embedding_bag(at, rows, mode="sum", per_sample_weights=weights)
 
 
 def taps(zoom: Tensor, shift: Tensor, n: int, size: int, padding: str) -> tuple[Tensor, Tensor, Tensor]:
     """The two input positions below and above each output position, and the weight of the upper one, each (B, S)."""
     out = (torch.arange(size, device=zoom.device, dtype=zoom.dtype) * 2 + 1) / size - 1  # (S,)
-    at = ((zoom.unsqueeze(1) * out + shift.unsqueeze(1) + 1) * n - 1) / 2  # (B, S) in pixels
+    at = torch.addcmul(((shift + 1) * n - 1).unsqueeze(1), zoom.unsqueeze(1), out * n).mul_(0.5)  # (B, S) in pixels
     if padding == "reflection" and n > 1:
         at = (n - 1) - ((n - 1) - at.abs() % (2 * (n - 1))).abs()
     at = at.clamp(0, n - 1)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sslrun.augment.colour import Colour, chain, mean_colour, moved, recolour
+from sslrun.augment.colour import Colour, chain, changes, mean_colour, moved, recolour
 from sslrun.augment.geometry import Geometry, warp
-from sslrun.augment.op import Op, Params
+from sslrun.augment.op import Op, Params, on_rows
 from sslrun.contracts import UserError
 from sslrun.rng import Rng
 
@@ -49,6 +49,7 @@ class Recipe(nn.Module):
         for op in self.ops:
             op.prepare(x_train)
 
+    @torch.no_grad()  # a training step would pay for the bookkeeping of every small operation
     def forward(self, x: Tensor, rng: Rng) -> Tensor:
         """`x` (B, C, H, W) in [0, 1] or (B, D); `rng` draws for the same B samples."""
         for op in self.ops:
@@ -75,7 +76,7 @@ class Recipe(nn.Module):
 
     def run(self, x: Tensor, run: list[int], params: list[Params]) -> Tensor:
         """Operations `run` on one piece, fusing neighbours."""
-        at = 0
+        at, given = 0, x
         while at < len(run):
             op = self.ops[run[at]]
             last = at + 1
@@ -85,7 +86,7 @@ class Recipe(nn.Module):
             elif isinstance(op, Colour):
                 while last < len(run) and isinstance(self.ops[run[last]], Colour) and self.ops[run[last - 1]].linear:
                     last += 1
-                x = self.colour(x, run[at:last], params[at:last])
+                x = self.colour(x, run[at:last], params[at:last], mine=x is not given)
             else:
                 x = op.apply(x, **params[at])
             at = last
@@ -110,15 +111,24 @@ class Recipe(nn.Module):
         padding = next((op.padding for op in ops if op.padding), "border")
         return warp(x, matrix, size, padding, all(op.separable for op in ops))
 
-    def colour(self, x: Tensor, group: list[int], params: list[Params]) -> Tensor:
-        """Matrices of the group in one product; only its last operation may have a part that is not linear."""
+    def colour(self, x: Tensor, group: list[int], params: list[Params], mine: bool) -> Tensor:
+        """Matrices of the group in one product; only its last operation may have a part that is not linear.
+
+        `mine` is true where `x` belongs to the recipe, which may write into it.
+        """
         ops = [self.ops[i] for i in group]
         mean = mean_colour(x) if any(op.needs_mean for op in ops) else x.new_zeros(x.shape[:2])
         matrices = []
-        for op, given in zip(ops, params, strict=True):
+        for i, (op, given) in enumerate(zip(ops, params, strict=True)):
             matrices.append(op.matrix(mean, **given))
-            mean = moved(mean, matrices[-1])
-        return ops[-1].rest(recolour(x, chain(*matrices)), **params[-1])
+            if any(later.needs_mean for later in ops[i + 1 :]):
+                mean = moved(mean, matrices[-1])
+        matrix = chain(*matrices)
+        if sum(op.p for op in ops) < 0.5:  # few images change: cheaper to copy those out and back
+            x = on_rows(x, changes(matrix), recolour, matrix, in_place=mine)
+        else:
+            x = recolour(x, matrix)
+        return ops[-1].rest(x, **params[-1])
 
 
 def runs_of(ops: list[Op]) -> list[list[int]]:
