@@ -10,22 +10,30 @@ from sslrun.augment.op import Op, Params, on_rows, probability
 from sslrun.contracts import UserError
 from sslrun.rng import Rng
 
+REFERENCE = 224  # the side of the pictures that widths of blur are given for
+
 
 class GaussianBlur(Op):
     """Gaussian blur of random width for a share `p` of the images (SimCLR).
 
-    `sigma` is the range of the standard deviation in pixels; the kernel is about a tenth of the shorter side, odd
-    (23 at 224 pixels), with reflection at the border.
+    `sigma` is the range of the standard deviation in pixels of a picture of 224 pixels, and follows the shorter side;
+    the kernel is about a tenth of it, odd (23 at 224 pixels), with reflection at the border. Pictures whose shorter
+    side is below `smallest` stay sharp: the width fades to less than half a pixel, and recipes for them use no blur.
     """
 
-    def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5):
+    def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5, smallest: int = 48):
         super().__init__()
         if not 0 < sigma[0] <= sigma[1]:
             raise UserError(f"sigma={tuple(sigma)} is no range of widths; give two ascending positive numbers.")
-        self.sigma, self.p = tuple(sigma), probability("p", p)
+        self.sigma, self.p, self.smallest = tuple(sigma), probability("p", p), smallest
 
     def draw(self, rng: Rng, shape: torch.Size) -> Params:
-        return {"chosen": rng.chance(self.p), "sigma": rng.uniform(low=self.sigma[0], high=self.sigma[1])}
+        side = min(shape[-2:])
+        if side < self.smallest:
+            none = torch.zeros(len(rng), device=rng.device)
+            return {"chosen": none > 0, "sigma": none}
+        low, high = (sigma * side / REFERENCE for sigma in self.sigma)
+        return {"chosen": rng.chance(self.p), "sigma": rng.uniform(low=low, high=high)}
 
     def apply(self, x: Tensor, chosen: Tensor, sigma: Tensor) -> Tensor:
         return on_rows(x, chosen, blur, sigma)

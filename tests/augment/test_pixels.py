@@ -1,6 +1,6 @@
 import pytest
 import torch
-from scipy.stats import binomtest
+from scipy.stats import binomtest, kstest
 from torchvision.transforms.v2 import functional as V
 
 from sslrun.augment import pixels as P
@@ -23,10 +23,24 @@ def test_blur_matches_torchvision(channels):
 @pytest.mark.parametrize(("side", "kernel"), [(224, 23), (96, 9), (32, 3), (8, 3), (1, 1)])
 def test_blur_kernel_grows_with_the_image(side, kernel):
     assert 2 * P.kernel_radius(torch.Size([1, 3, side, side])) + 1 == kernel
-    assert P.GaussianBlur(p=1)(torch.rand(2, 3, side, side), Rng(0, total=2)).shape == (2, 3, side, side)
+    assert P.GaussianBlur(p=1, smallest=1)(torch.rand(2, 3, side, side), Rng(0, total=2)).shape == (2, 3, side, side)
 
 
-@pytest.mark.parametrize(("op", "p"), [(P.GaussianBlur(p=0.3), 0.3), (P.Solarize(p=0.2), 0.2), (P.Cutout(p=0.6), 0.6)])
+@pytest.mark.parametrize(("shape", "widest"), [((224, 300), 2.0), ((112, 112), 1.0), ((96, 64), 2 * 64 / 224)])
+def test_blur_width_follows_the_shorter_side(shape, widest):
+    sigma = P.GaussianBlur().draw(Rng(0, total=2000), torch.Size([2000, 3, *shape]))["sigma"] / widest
+    assert kstest(sigma.numpy(), "uniform", (0.05, 0.95)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("side", "blurred"), [(32, False), (47, False), (48, True), (128, True)])
+def test_small_pictures_stay_sharp(side, blurred):
+    x = torch.rand(32, 3, side, side, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(P.GaussianBlur(p=1)(x, Rng(0, total=32)), x) != blurred
+
+
+@pytest.mark.parametrize(
+    ("op", "p"), [(P.GaussianBlur((20, 40), 0.3, 1), 0.3), (P.Solarize(p=0.2), 0.2), (P.Cutout(p=0.6), 0.6)]
+)
 def test_a_share_p_is_changed_and_the_input_never_is(op, p):
     x = images(400, 3, 10, 10)
     before = x.clone()

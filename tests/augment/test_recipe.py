@@ -17,8 +17,7 @@ CONF = Path(__file__).parents[2] / "conf" / "augmentation"
 SHAPES = {
     "digits": (1, 8, 8),
     "digits28": (1, 28, 28),
-    "image32": (3, 32, 32),
-    "image96": (3, 96, 96),
+    "image": (3, 64, 64),
     "image224": (3, 224, 224),
     "table": (6,),
 }
@@ -32,7 +31,7 @@ def simclr():
 def everything():
     return [
         *simclr(),
-        P.GaussianBlur(),
+        P.GaussianBlur((10, 20), smallest=1),
         G.VerticalFlip(),
         G.Translate(),
         G.Affine(20, 0.1, (0.8, 1.2), 0.1),
@@ -65,6 +64,14 @@ def test_every_file_has_the_same_recipes_and_they_run(name):
 
 def test_every_augmentation_file_is_tested():
     assert {path.stem for path in CONF.glob("*.yaml")} == set(SHAPES)
+
+
+@pytest.mark.parametrize(("side", "blurred"), [(32, False), (128, True)])
+def test_pictures_of_any_size_share_a_file(side, blurred):
+    ops = list(instantiate(OmegaConf.load(CONF / "image.yaml").contrastive))
+    sharp = Recipe([op for op in ops if not isinstance(op, P.GaussianBlur)])
+    x, rng = images(8, side=side), Rng(0, total=8)
+    assert torch.equal(Recipe(ops)(x, rng), sharp(x, rng)) != blurred
 
 
 @pytest.mark.parametrize("ops", [simclr, everything])
