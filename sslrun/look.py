@@ -59,7 +59,7 @@ class Look:
         val = self.data.val
         if val is None:
             return {}
-        sums: dict[str, list[float]] = {}
+        sums: dict[str, list[tuple[float, int]]] = {}  # (value, rows) of each batch: the last one may be small
         hits: list[torch.Tensor] = []
         streams = streams_of(learner.objectives.values())
         model = self._classifier(learner)
@@ -72,12 +72,14 @@ class Look:
                     if "labelled" in objective.streams and bool((seen["labelled"]["y"] < 0).any()):
                         continue  # a validation sample without a label has no supervised loss
                     for key, value in objective(learner.encoder, seen).items():
-                        sums.setdefault(f"validation/{prefix}{key}", []).append(float(value))
+                        sums.setdefault(f"validation/{prefix}{key}", []).append(
+                            (float(value), len(seen[objective.streams[0]]))
+                        )
                 if model is not None:
                     stream = batch[streams[0]]
                     guess = model.predict(learner.encoder, stream["x"]).argmax(1)
                     hits.append((guess == stream["y"])[stream["y"] >= 0].float().cpu())
-        values = {k: sum(v) / len(v) for k, v in sums.items()}
+        values = {k: sum(v * n for v, n in parts) / sum(n for _, n in parts) for k, parts in sums.items()}
         if hits and len(torch.cat(hits)):
             values["validation/classify_accuracy"] = torch.cat(hits).mean().item()
         return values

@@ -62,9 +62,10 @@ def conclude(experiment: Any) -> dict[str, Any]:
     built, cfg, device, folder = experiment.built, experiment.cfg, experiment.device, experiment.folder
     data, learner, gallery = built.data, experiment.learner.eval(), experiment.gallery
     trained_s = time.perf_counter() - experiment.began
-    used = cfg.labels is not None and any("labelled" in o.streams for o in built.objectives.values())
-    budgets = {n: rows for n, rows in data.budgets.items() if not used or n >= cfg.labels}
-    if used:
+    used = any("labelled" in o.streams for o in built.objectives.values())
+    shown = len(data.labelled) if used else 0  # labels that training saw: a probe of fewer would not be one of fewer
+    budgets = {n: rows for n, rows in data.budgets.items() if n >= shown}
+    if used and cfg.labels is not None:
         budgets[cfg.labels] = data.labelled
     judge = Judge(data, built.evaluators, device.torch, device.autocast, dict(sorted(budgets.items())))
     learner.to(device.torch)
@@ -80,14 +81,14 @@ def conclude(experiment: Any) -> dict[str, Any]:
         results["random"] = judge.score("random", judge.splits(experiment.random_encoder().eval()))
     if data.spec.shape:
         results["raw"] = judge.score("raw", judge.raw())
-    predictions = _predictions(built, learner, judge, results)
+    predictions, kind = _predictions(built, learner, judge, results)
     for subject, found in _task(built, learner, data).items():
         results[subject] = results.get(subject, {}) | found
     if supervision and cfg.reference and judge.parts["test"] is not None:
         wanted = [cfg.labels] if used else [*budgets, None]
         results["supervised"] = reference(experiment, supervision, judge, wanted, used)
     results = {k: v for k, v in results.items() if v}
-    primary = _primary(results, sorted(budgets))
+    primary = primary_of(results, sorted(budgets))
     metrics = {
         "status": _status(health, experiment),
         "method": "+".join(built.objectives) or "none",
@@ -110,16 +111,16 @@ def conclude(experiment: Any) -> dict[str, Any]:
         "peak_rss_mb": _peak_rss_mb(),
         "health": health,
         "primary": primary,
-        "harm": _harm(results, primary, cfg.labels if used else None, data),
+        "harm": harm_of(results, primary, cfg.labels if used else None, _scored(judge.parts["test"])),
         "protocol": judge.protocol(),
         "results": results,
     }
     save_encoder(folder / "encoder", encoder, built.encoder_config, data.spec)
     if predictions is not None:
-        _write_predictions(folder, predictions, data)
+        _write_predictions(folder, predictions, data, kind)
     if judged:
         pictures.features(gallery, splits, data, judge.parts, experiment.steps_done)
-    _draw(experiment, judge, predictions)
+    _draw(experiment, judge, predictions if kind == "class" else None)
     own = {s: found for s, found in results.items() if s.split(":")[0] in ("trained", "model", "ema")}
     scalars = {f"test/{s}/{k}": v for s, found in own.items() for k, v in found.items() if "/accuracy" in k}
     gallery.compare(flat(_varied(experiment.plain)), scalars, experiment.steps_done)
@@ -134,12 +135,10 @@ def _draw(experiment: Any, judge: Judge, predictions: torch.Tensor | None) -> No
     pictures.tasks(learner, gallery, step)
     if (experiment.folder / "metrics.csv").exists():
         gallery.show("curves", figures.curves(experiment.folder / "metrics.csv"), step)
-    if predictions is not None and any(
-        o.predicts == "class" and o.predict for o in experiment.built.objectives.values()
-    ):
+    if predictions is not None:
         guess = torch.where(predictions.sum(1) > 0, predictions.argmax(1), -1)
         labels, name = judge.parts["test"].labels, "the method's own predictions"
-        pictures.confusion(gallery, "confusion", guess, labels, experiment.built.data, name, step)
+        pictures.confusion(gallery, "confusion", guess, labels, experiment.built.data, "test", name, step)
 
 
 def _varied(plain: dict[str, Any]) -> dict[str, Any]:
@@ -149,21 +148,25 @@ def _varied(plain: dict[str, Any]) -> dict[str, Any]:
     return top | {"data": plain["data"]["_target_"].rpartition(".")[2]} | {k: plain[k] for k in groups}
 
 
-def _predictions(built: Any, learner: Any, judge: Judge, results: dict) -> torch.Tensor | None:
-    """Scores the method's own predictions on the test part as `model` and `ema`; returns the model's."""
-    test, out = judge.parts["test"], None
+def _predictions(built: Any, learner: Any, judge: Judge, results: dict) -> tuple[torch.Tensor | None, str | None]:
+    """Scores the method's own predictions on the test part as `model` and `ema`.
+
+    Returns one model's and what they are, `class` or `cluster`: of several methods the first that names classes.
+    """
+    test, found = judge.parts["test"], {}
     if test is None:
-        return None
+        return None, None
     for name, objective in built.objectives.items():
         subject = "model" if len(built.objectives) == 1 else f"model:{name}"
         for suffix, predict in (("", objective.predict), ("ema", objective.ema_predict)):
             if predict is None:
                 continue
             p = judge.probabilities(lambda x, predict=predict: predict(learner.encoder, x), test)
-            out = p if out is None or not suffix else out
-            found = _own_scores(objective, predict, learner, p, judge)
-            results[subject if not suffix else subject.replace("model", "ema")] = found
-    return out
+            found.setdefault(objective.predicts, p)
+            own = _own_scores(objective, predict, learner, p, judge)
+            results[subject if not suffix else subject.replace("model", "ema", 1)] = own
+    kind = next((k for k in ("class", "cluster") if k in found), None)
+    return found.get(kind), kind
 
 
 def _own_scores(objective: Any, predict: Any, learner: Any, p: torch.Tensor, judge: Judge) -> dict[str, float]:
@@ -205,29 +208,39 @@ def _task(built: Any, learner: Any, data: Any) -> dict[str, dict[str, float]]:
     return results
 
 
-def _primary(results: dict[str, dict[str, float]], budgets: list[int]) -> str | None:
+def primary_of(results: dict[str, dict[str, float]], budgets: list[int]) -> str | None:
     """A classifier's accuracy; else the linear probe at the middle budget, since few labels are the point; else kNN."""
     middle = f"linear@{budgets[len(budgets) // 2]}/accuracy" if budgets else "linear/accuracy"
-    wanted = ("classify/accuracy", middle, "linear/accuracy", "knn/accuracy", "cluster/nmi")
-    judged = {k for s in ("model", "trained") for k in results.get(s, {})}
-    return next((k for k in wanted if k in judged), next(iter(sorted(judged)), None))
+    wanted = ("classify/accuracy", middle, "linear/accuracy", "knn/accuracy", "cluster/nmi", "task/skill")
+    judged = {k for s, found in results.items() if s.split(":")[0] in ("model", "trained") for k in found}
+    better_high = sorted(k for k in judged if not k.endswith(("loss", "inertia")))
+    return next((k for k in wanted if k in judged), next(iter(better_high), None))
 
 
-def _harm(results: dict[str, dict[str, float]], primary: str | None, labels: int | None, data: Any) -> bool | str:
+def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: int | None, rows: int) -> bool | str:
     """Whether the method falls below the best row that needs no pretraining, by more than one seed's noise.
 
-    A classifier is held against the linear probes with as many labels as it had.
+    A classifier is held against the linear probes with as many labels as it had, a fine-tuned copy against the network
+    trained on the same labels from the start. `rows` is the number of test samples behind each number.
     """
-    probe = f"linear@{labels}/accuracy" if labels else "linear/accuracy"
-    rivals = [primary, probe] if primary == "classify/accuracy" else [primary]
-    own = [results[s][primary] for s in ("model", "ema", "trained") if primary in results.get(s, {})]
-    others = [results[s][m] for s in ("random", "raw", "supervised") for m in rivals if m in results.get(s, {})]
+    rivals = [primary]
+    if primary == "classify/accuracy":
+        rivals.append(f"linear@{labels}/accuracy" if labels else "linear/accuracy")
+    elif primary and primary.startswith("finetune"):
+        rivals.append(primary.replace("finetune", "classify", 1))
+    by_subject = [(s.split(":")[0], found) for s, found in results.items()]
+    own = [found[primary] for s, found in by_subject if s in ("model", "ema", "trained") and primary in found]
+    others = [found[m] for s, found in by_subject if s in ("random", "raw", "supervised") for m in rivals if m in found]
     if not own or not others:
         return "unknown"
-    test = data.open_test()
     best, gap = max(others), max(own) - max(others)
-    noise = 2 * math.sqrt(max(best * (1 - best), 1e-4) / len(test))
+    noise = 2 * math.sqrt(max(best * (1 - best), 1e-4) / rows)
     return "unknown" if abs(gap) <= noise else gap < 0
+
+
+def _scored(test: Any) -> int:
+    """Test samples that a score counts: those of known class."""
+    return int((test.labels >= 0).sum()) if test is not None else 0
 
 
 def _status(health: dict[str, float], experiment: Any) -> str:
@@ -254,15 +267,15 @@ def _versions() -> dict[str, str]:
     return {"sslrun": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}
 
 
-def _write_predictions(folder: RunFolder, p: torch.Tensor, data: Any) -> None:
+def _write_predictions(folder: RunFolder, p: torch.Tensor, data: Any, kind: str) -> None:
     test = data.open_test()
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["index", "label", "confidence"])
-    names = data.spec.classes
+    names = data.spec.classes if kind == "class" else ()  # a cluster has a number only, also where there are K of them
     for i, row in zip(test.index.tolist(), p, strict=True):
         best = int(row.argmax())
-        label = "" if row.sum() == 0 else names[best] if best < len(names) == len(row) else best
+        label = "" if row.sum() == 0 else names[best] if best < len(names) else best
         writer.writerow([i, label, f"{row[best]:.4f}"])
     write_atomically(folder / "predictions.csv", text.getvalue().encode())
 

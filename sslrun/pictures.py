@@ -80,14 +80,17 @@ def features(gallery: Gallery, splits: Splits, data: Data, parts: dict[str, Part
     known = bank.labels >= 0
     if spec.num_classes > 1 and known.any() and name != "train":
         guess = classify(bank.features[known], bank.labels[known], split.features, spec.num_classes)
-        confusion(gallery, "confusion_knn", guess, split.labels, data, "k nearest neighbours of the features", step)
+        who = "k nearest neighbours of the features"
+        confusion(gallery, "confusion_knn", guess, split.labels, data, name, who, step)
 
 
-def confusion(gallery: Gallery, name: str, predicted: Tensor, labels: Tensor, data: Data, who: str, step: int) -> None:
-    """Truth by prediction, in per cent of each class."""
+def confusion(
+    gallery: Gallery, name: str, predicted: Tensor, labels: Tensor, data: Data, part: str, who: str, step: int
+) -> None:
+    """Truth by prediction, in per cent of each class, of the samples of a part."""
     if not (labels >= 0).any():
         return
-    title = f"{data.name}, test samples, {who}; % of each class"
+    title = f"{data.name}, {part} samples, {who}; % of each class"
     gallery.show(name, figures.confusion(predicted.cpu(), labels.cpu(), data.spec.classes, title), step)
 
 

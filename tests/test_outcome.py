@@ -1,0 +1,184 @@
+"""What a run says at its end: which rows are comparable, whether the method helped, and what it writes."""
+
+import csv
+
+import pytest
+import torch
+
+import sslrun
+from sslrun.outcome import harm_of, primary_of
+
+LEAN = ["steps=2", "batch_size=64", "logger=none", "device.threads=1", "precision=fp32"]
+SMALL = [*LEAN, "encoder.width=4"]
+
+
+def rows(path):
+    with open(path, newline="") as f:
+        return list(csv.DictReader(f))
+
+
+# The primary metric and the verdict, by hand
+
+
+def test_primary_metric_is_the_one_that_the_method_is_for():
+    probes = {"linear/accuracy": 0.9, "linear@10/accuracy": 0.5, "linear@40/accuracy": 0.7, "knn/accuracy": 0.8}
+    assert primary_of({"trained": probes}, [10, 40, 100]) == "linear@40/accuracy"
+    assert primary_of({"trained": probes}, []) == "linear/accuracy"
+    assert primary_of({"trained": probes, "model": {"classify/accuracy": 0.9}}, [40]) == "classify/accuracy"
+    assert primary_of({"trained": probes, "model:fixmatch": {"classify/accuracy": 0.9}}, [40]) == "classify/accuracy"
+    assert primary_of({"raw": probes}, [40]) is None, "a row that nobody trained"
+    assert primary_of({}, [40]) is None
+
+
+def test_primary_metric_is_one_of_which_more_is_better():
+    assert primary_of({"trained": {"cluster/inertia": 3.0, "cluster/silhouette": 0.2}}, []) == "cluster/silhouette"
+    assert primary_of({"model": {"task/loss": 1.0, "task/skill": 0.3}}, []) == "task/skill"
+    assert primary_of({"trained": {"cluster/inertia": 3.0}}, []) is None
+
+
+def verdict(own, random=0.5, raw=0.5, supervised=None, primary="linear@40/accuracy", subject="trained", rows=400):
+    results = {subject: {primary: own}, "random": {primary: random}, "raw": {primary: raw}}
+    if supervised is not None:
+        results["supervised"] = {primary: supervised}
+    return harm_of(results, primary, None, rows)
+
+
+def test_verdict_holds_the_method_against_the_best_other_row():
+    assert verdict(0.7) is False
+    assert verdict(0.7, random=0.9) is True and verdict(0.7, raw=0.9) is True and verdict(0.7, supervised=0.9) is True
+    assert verdict(0.7, random=0.9, raw=0.1, supervised=0.2) is True, "the best, not the last or the mean"
+    assert verdict(0.7, subject="model:rotation") is False, "one of several methods"
+
+
+def test_verdict_is_open_within_noise():
+    # two standard errors of .5 among 400 samples are .05, among 100 they are .1
+    assert verdict(0.54) == verdict(0.46) == "unknown"
+    assert verdict(0.56) is False and verdict(0.44) is True
+    assert verdict(0.56, rows=100) == verdict(0.44, rows=100) == "unknown"
+    assert verdict(0.9995, random=1.0) == "unknown" and verdict(0.98, random=1.0) is True, "no rate is without noise"
+
+
+def test_verdict_is_open_without_another_row():
+    assert harm_of({"trained": {"knn/accuracy": 0.9}}, "knn/accuracy", None, 100) == "unknown"
+    assert harm_of({"random": {"knn/accuracy": 0.9}}, "knn/accuracy", None, 100) == "unknown"
+    assert harm_of({}, None, None, 0) == "unknown"
+
+
+def test_classifier_is_held_against_probes_of_as_many_labels():
+    results = {
+        "model": {"classify/accuracy": 0.6},
+        "ema": {"classify/accuracy": 0.8},
+        "raw": {"linear@40/accuracy": 0.7, "linear@100/accuracy": 0.9, "linear/accuracy": 0.95},
+    }
+    assert harm_of(results, "classify/accuracy", 40, 1000) is False, "its averaged weights count as well"
+    assert harm_of(results, "classify/accuracy", 100, 1000) is True
+    assert harm_of(results, "classify/accuracy", None, 1000) is True
+    results["supervised"] = {"classify/accuracy": 0.9}
+    assert harm_of(results, "classify/accuracy", 40, 1000) is True
+
+
+def test_fine_tuning_is_held_against_training_from_the_start():
+    results = {"trained": {"finetune@40/accuracy": 0.8}, "supervised": {"classify@40/accuracy": 0.7}}
+    assert harm_of(results, "finetune@40/accuracy", None, 1000) is False
+    results["supervised"] = {"classify@40/accuracy": 0.9, "classify@10/accuracy": 0.1}
+    assert harm_of(results, "finetune@40/accuracy", None, 1000) is True
+
+
+# Budgets
+
+
+def budgets_in(metrics):
+    return {int(k.split("@")[1].split("/")[0]) for found in metrics["results"].values() for k in found if "@" in k}
+
+
+def test_budgets_below_the_labels_that_were_used_are_not_reported(tmp_path):
+    lean = [*SMALL, "eval=[linear]", "reference=null"]
+    assert budgets_in(sslrun.run(["method=supervised", "labels=40", *lean], folder=tmp_path / "a")) == {40, 100}
+    assert budgets_in(sslrun.run(["method=supervised", "labels=60", *lean], folder=tmp_path / "b")) == {60, 100}
+    assert budgets_in(sslrun.run(["method=supervised", *lean], folder=tmp_path / "c")) == set(), "all labels were used"
+    assert budgets_in(sslrun.run(["method=simclr", "labels=40", *lean], folder=tmp_path / "d")) == {10, 40, 100}
+
+
+def test_reference_sees_the_labels_of_the_method_or_each_budget(tmp_path):
+    lean = [*SMALL, "eval=[linear]", "eval.budgets=[20]"]
+    found = sslrun.run(["method=fixmatch", "labels=40", "mu=1", *lean], folder=tmp_path / "a")["results"]["supervised"]
+    assert {k for k in found if k.endswith("/accuracy")} == {"classify/accuracy", "linear@40/accuracy"}
+    found = sslrun.run(["method=rotation", *lean], folder=tmp_path / "b")["results"]["supervised"]
+    assert {k for k in found if k.endswith("/accuracy")} == {
+        "classify/accuracy",
+        "classify@20/accuracy",
+        "linear/accuracy",
+        "linear@20/accuracy",
+    }
+
+
+def test_protocol_says_how_by_subject(tmp_path):
+    metrics = sslrun.run(["eval=[knn,linear]", "eval.budgets=[40]", *SMALL], folder=tmp_path / "run")
+    protocol = metrics["protocol"]
+    assert {"knn", "linear", "linear@40"} <= protocol.keys()
+    assert protocol["knn"]["k"] == 20 and protocol["knn"]["rows"] == 1295
+    own = protocol["linear@40"]["subjects"]
+    assert own.keys() == {"trained", "random", "raw", "supervised"}
+    score = {s: how.get("selected_score", protocol["linear@40"].get("selected_score")) for s, how in own.items()}
+    assert len({str(s) for s in score.values()}) > 1, "each subject chose its own strength"
+
+
+# Parts and labels that are missing
+
+
+def test_without_a_test_part_a_run_finishes_and_scores_nothing(tmp_path, capsys):
+    metrics = sslrun.run(["data.test_fraction=0", "eval=[knn,linear,cluster]", *SMALL], folder=tmp_path / "run")
+    assert (metrics["status"], metrics["results"], metrics["primary"]) == ("finished", {}, None)
+    assert metrics["harm"] == "unknown" and metrics["health"]["effective_rank"] > 1
+    assert "finished after" in capsys.readouterr().out
+    assert (tmp_path / "run/figures/tsne.png").exists() and (tmp_path / "run/encoder/model.safetensors").exists()
+    classifier = ["method=fixmatch", "labels=40", "data.test_fraction=0", "eval=[knn]", *SMALL]
+    assert sslrun.run(classifier, folder=tmp_path / "b")["results"] == {}
+    assert not (tmp_path / "b/predictions.csv").exists()
+
+
+@pytest.fixture
+def unlabelled(tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    table = torch.randn(120, 3, generator=draw)
+    path = tmp_path / "heap.csv"
+    path.write_text("a,b,c\n" + "\n".join(",".join(f"{v:.4f}" for v in row) for row in table.tolist()))
+    return ["data=csv", f"data.path={path}"]
+
+
+def test_without_labels_a_run_finishes_with_what_needs_none(unlabelled, tmp_path, capsys):
+    lean = [*unlabelled, *LEAN, "eval=[knn,linear,cluster]"]
+    metrics = sslrun.run(["method=denoising_autoencoder", *lean], folder=tmp_path / "a")
+    assert metrics["status"] == "finished" and metrics["primary"] == "task/skill" and metrics["harm"] == "unknown"
+    assert set(metrics["results"]) == {"trained", "random", "raw", "model", "trivial"}
+    assert set(metrics["results"]["trained"]) == {"cluster/inertia", "cluster/silhouette"}
+    assert "trained" in capsys.readouterr().out
+    bare = [*unlabelled, *LEAN, "eval=[knn]"]
+    assert sslrun.run(["method=simclr", *bare], folder=tmp_path / "b")["results"] == {}
+    assert "finished after" in capsys.readouterr().out
+    kmeans = sslrun.run(["method=kmeans", "method.kmeans.k=3", "epochs=2", *bare], folder=tmp_path / "c")
+    assert kmeans["results"] == {} and {r["label"] for r in rows(tmp_path / "c/predictions.csv")} == {"0", "1", "2"}
+
+
+# Predictions
+
+
+def test_cluster_methods_write_numbers_of_clusters(tmp_path):
+    lean = ["data=iris", "epochs=2", "eval=[knn]", "logger=none", "device.threads=1"]
+    metrics = sslrun.run(["method=kmeans", *lean], folder=tmp_path / "a")
+    found = rows(tmp_path / "a/predictions.csv")
+    assert list(found[0]) == ["index", "label", "confidence"] and len(found) == 30
+    assert {r["label"] for r in found} == {"0", "1", "2"}, "a cluster is no class, even where there are as many"
+    assert {"cluster/nmi", "cluster/ari", "cluster/accuracy"} <= metrics["results"]["model"].keys()
+
+
+def test_classifiers_write_names_of_classes(tmp_path):
+    lean = ["data=iris", "labels=6", "steps=20", "eval=[knn]", "logger=none", "device.threads=1", "precision=fp32"]
+    metrics = sslrun.run(["method=supervised", *lean], folder=tmp_path / "run")
+    found = rows(tmp_path / "run/predictions.csv")
+    from sklearn.datasets import load_iris
+
+    names, target = load_iris().target_names, load_iris().target
+    hits = [names[target[int(r["index"])]] == r["label"] for r in found]
+    assert sum(hits) / len(hits) == pytest.approx(metrics["results"]["model"]["classify/accuracy"])
+    assert all(1 / 3 <= float(r["confidence"]) <= 1 for r in found)
