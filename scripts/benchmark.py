@@ -2,9 +2,9 @@
 
     python scripts/benchmark.py [--only views|training|startup] [--rounds N] [--seconds S] [--out FILE.json] [--quick]
 
-All contestants of a comparison take turns, in an order that reverses with each round, and what counts is the median over rounds of the ratio
-within a round: a busy machine slows both sides alike. Peers come with `pip install "sslrun[bench]"`; those that are
-missing are left out, and the table says so.
+All contestants of a comparison take turns, in an order that reverses with each round, and what counts is the median
+over rounds of the ratio within a round: a busy machine slows both sides alike. Peers come with
+`pip install "sslrun[bench]"`; those that are missing are left out, and the table says so.
 
 Views: one thread and one process for each contestant, from a uint8 batch in memory (PIL images for the tools that read
 those) to two float views, by the operations and strengths of `conf/augmentation/image*.yaml`, drawn for every sample.

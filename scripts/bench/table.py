@@ -60,7 +60,7 @@ def show(results: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table("comparison", "contestant", "per second", "sslrun is", "by processor time", "peak MB")
-    rows = {f"views, {size} px, one thread's processor time": v for size, v in results.get("views", {}).items()}
+    rows = {f"views, {size} px, processor": v for size, v in results.get("views", {}).items()}
     rows |= {f"training, {network}": v for network, v in results.get("training", {}).items()}
     for title, found in rows.items():
         for name, rate in found["per_second"].items():

@@ -31,7 +31,7 @@ class Colour(Op):
         raise NotImplementedError
 
     def rest(self, x: Tensor, **params: Tensor) -> Tensor:
-        """What follows the matrix."""
+        """What follows the matrix; `x` is nobody else's, and may be written into."""
         return x
 
     def apply(self, x: Tensor, **params: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ def thirds_matrix(number: Tensor, mean: Tensor) -> Tensor:
 
 
 def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Adds `turns` (B,), at most a sixth either way, to the hue of `x` (B, 3, H, W) in HSV.
+    """Adds `turns` (B,), at most a sixth either way, to the hue in HSV of `x` (B, 3, H, W), which it writes into.
 
     The largest and the smallest channel of a pixel keep their values and the middle one moves by 6 * turns * chroma,
     up where the next two channels (red, green, blue, red, ...) descend; what would leave the range goes on in another
@@ -186,6 +186,5 @@ def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
     sign = torch.empty_like(x)
     for channel, (after, before) in enumerate(((green, blue), (blue, red), (red, green))):
         torch.sub(after, before, out=sign[:, channel])
-    out = torch.add(middle.neg_().unsqueeze(1), x, alpha=2)
-    out.addcmul_(sign.sign_(), step.unsqueeze(1), value=-1)
-    return out.clamp_(low.unsqueeze(1), high.unsqueeze(1))
+    torch.lerp(middle.unsqueeze(1), x, 2.0, out=x)  # in place: memory that is new to the processor's cache costs more
+    return x.addcmul_(sign.sign_(), step.unsqueeze(1), value=-1).clamp_(low.unsqueeze(1), high.unsqueeze(1))

@@ -209,37 +209,38 @@ def warp(x: Tensor, matrix: Tensor, size: tuple[int, int], padding: str, separab
 def warp_axes(x: Tensor, matrix: Tensor, size: tuple[int, int], padding: str) -> Tensor:
     """Rows first, then columns as rows of the transposed images: two taps each instead of four taps a pixel."""
     batch, channels, height, width = x.shape
-    low, high, weight = taps(matrix[:, 1, 1], matrix[:, 1, 2], height, size[0], padding)  # (B, S)
-    start = torch.arange(batch * channels, device=x.device).view(batch, channels, 1) * height
-    low, high, weight = (
-        start + low.unsqueeze(1),
-        start + high.unsqueeze(1),
-        weight.unsqueeze(1).expand(-1, channels, -1),
-    )
-    x = mix_rows(x.reshape(-1, width), low, high, weight)
+    if height == width and size[0] == size[1]:  # both axes at once
+        zoom, shift = matrix[:, [1, 0], [1, 0]].T.flatten(), matrix[:, [1, 0], 2].T.flatten()
+        at, weight = taps(zoom, shift, width, size[1], padding)
+        (down, across), (upper, right) = at.view(2, batch, -1, 2), weight.view(2, batch, -1, 2)
+    else:
+        down, upper = taps(matrix[:, 1, 1], matrix[:, 1, 2], height, size[0], padding)  # (B, S, 2)
+        across, right = taps(matrix[:, 0, 0], matrix[:, 0, 2], width, size[1], padding)
+    start = torch.arange(batch * channels, device=x.device).view(batch, channels, 1, 1) * height
+    upper = upper.unsqueeze(1).expand(-1, channels, -1, -1)
+    x = mix_rows(x.reshape(-1, width), (start + down.unsqueeze(1)).view(-1, 2), upper.reshape(-1, 2))
     x = x.view(batch, -1, width).transpose(1, 2).reshape(batch * width, -1)  # (BW, CS)
-    low, high, weight = taps(matrix[:, 0, 0], matrix[:, 0, 2], width, size[1], padding)
-    start = torch.arange(batch, device=x.device).unsqueeze(1) * width
-    x = mix_rows(x, start + low, start + high, weight)
+    start = torch.arange(batch, device=x.device).view(batch, 1, 1) * width
+    x = mix_rows(x, (start + across).view(-1, 2), right.reshape(-1, 2))
     return x.view(batch, size[1], -1).transpose(1, 2).contiguous().view(batch, channels, *size)
 
 
-def mix_rows(rows: Tensor, low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
-    """Of `rows` (N, D), those at `low` and `high` mixed by the weight of the latter, all alike; (L, D)."""
-    low, high, weight = low.flatten(), high.flatten(), weight.flatten()
+def mix_rows(rows: Tensor, at: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of two `rows` (N, D) each, by their positions and weights (L, 2); (L, D)."""
     if rows.device.type != "cpu":
-        return torch.lerp(rows.index_select(0, low), rows.index_select(0, high), weight.unsqueeze(1))
+        low, high = at.unbind(1)
+        return torch.lerp(rows.index_select(0, low), rows.index_select(0, high), weight[:, 1:])
     # On a CPU this reads, weights and adds in one pass, without writing the rows that are mixed.
-    at, weights = torch.stack([low, high], 1), torch.stack([1 - weight, weight], 1)
-    return F.embedding_bag(at, rows, mode="sum", per_sample_weights=weights)
+    return F.embedding_bag(at, rows, mode="sum", per_sample_weights=weight)
 
 
-def taps(zoom: Tensor, shift: Tensor, n: int, size: int, padding: str) -> tuple[Tensor, Tensor, Tensor]:
-    """The two input positions below and above each output position, and the weight of the upper one, each (B, S)."""
-    out = (torch.arange(size, device=zoom.device, dtype=zoom.dtype) * 2 + 1) / size - 1  # (S,)
-    at = torch.addcmul(((shift + 1) * n - 1).unsqueeze(1), zoom.unsqueeze(1), out * n).mul_(0.5)  # (B, S) in pixels
+def taps(zoom: Tensor, shift: Tensor, n: int, size: int, padding: str) -> tuple[Tensor, Tensor]:
+    """The input positions below and above each of `size` output positions, and their weights, each (B, size, 2)."""
+    out = (torch.arange(size, device=zoom.device, dtype=zoom.dtype) * 2 + 1) / size - 1  # (size,)
+    at = torch.addcmul(((shift + 1) * n - 1).unsqueeze(1), zoom.unsqueeze(1), out * n).mul_(0.5)  # in pixels
     if padding == "reflection" and n > 1:
         at = (n - 1) - ((n - 1) - at.abs() % (2 * (n - 1))).abs()
-    at = at.clamp(0, n - 1)
+    at = at.clamp_(0, n - 1)
     low = at.floor()
-    return low.long(), (low + 1).clamp_max(n - 1).long(), at - low
+    upper, low = at - low, low.long()
+    return torch.stack([low, (low + 1).clamp_max_(n - 1)], 2), torch.stack([1 - upper, upper], 2)

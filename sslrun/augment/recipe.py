@@ -124,7 +124,7 @@ class Recipe(nn.Module):
             if any(later.needs_mean for later in ops[i + 1 :]):
                 mean = moved(mean, matrices[-1])
         matrix = chain(*matrices)
-        if sum(op.p for op in ops) < 0.5:  # few images change: cheaper to copy those out and back
+        if ops[-1].linear and sum(op.p for op in ops) < 0.5:  # few images change: cheaper to copy those out and back
             x = on_rows(x, changes(matrix), recolour, matrix, in_place=mine)
         else:
             x = recolour(x, matrix)
