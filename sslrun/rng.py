@@ -75,3 +75,22 @@ class Rng:
     def orders(self, n: int) -> Tensor:
         """A random permutation of range(n) for each sample, (B, n)."""
         return self.uniform(n).argsort(1)
+
+
+class Joint(Rng):
+    """The draws of several, one after the other along the first axis: each as if it had been asked alone."""
+
+    def __init__(self, *parts: Rng):
+        self.parts, self.device = parts, parts[0].device
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def child(self, *purpose: Any) -> Joint:
+        return Joint(*(part.child(*purpose) for part in self.parts))
+
+    def whole(self) -> Joint:
+        return Joint(*(part.whole() for part in self.parts))
+
+    def _draw(self, draw: Callable[..., Tensor], *shape: int) -> Tensor:
+        return torch.cat([part._draw(draw, *shape) for part in self.parts])

@@ -27,8 +27,8 @@ class Recipe:
     def prepare(self, x):
         pass
 
-    def __call__(self, x, rng):
-        return x + self.shift
+    def views(self, x, rngs):
+        return [x + self.shift for _ in rngs]
 
 
 def data(n=64, labels=None):

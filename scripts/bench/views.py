@@ -70,7 +70,7 @@ def sslrun_views(size: int, pixels: Any) -> Callable[[int], Any]:
 
     def views(step: int) -> Any:
         x = pixels.float().div_(255)
-        return [recipe(x, Rng(0, "view", v, step, total=len(x))) for v in ("view1", "view2")]
+        return recipe.views(x, [Rng(0, "view", v, step, total=len(x)) for v in ("view1", "view2")])
 
     return views
 

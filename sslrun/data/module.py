@@ -208,8 +208,11 @@ class Data:
                 key = (self.seed, *purpose, name, plan.epoch, *(() if share.first is not None else (plan.step,)))
                 return Rng(*key, total=share.total, rows=share.rows, device=device, first=share.first)
 
-            for view, recipe in sorted(views.get(name, ())):
-                values[view, recipe] = self.recipes[recipe](x, rng("view", view, recipe))
+            wanted = sorted(views.get(name, ()))
+            for recipe in sorted({recipe for _, recipe in wanted}):
+                keys = [key for key in wanted if key[1] == recipe]
+                made = self.recipes[recipe].views(x, [rng("view", *key) for key in keys])
+                values |= zip(keys, made, strict=True)
             streams[name] = Stream(values, rng)
         return Batch(streams)
 

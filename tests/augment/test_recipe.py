@@ -100,6 +100,13 @@ def test_sharding_does_not_change_a_sample(ops):
     torch.testing.assert_close(torch.cat(halves), whole, atol=1e-6, rtol=0)
 
 
+def test_several_views_are_those_made_one_at_a_time():
+    x, recipe = images(30), Recipe(everything())
+    rngs = [Rng(0, view, total=70, rows=slice(20, 50)) for view in range(3)]
+    for made, rng in zip(recipe.views(x, rngs), rngs, strict=True):
+        torch.testing.assert_close(made, recipe(x, rng), atol=1e-6, rtol=0)
+
+
 def test_pieces_do_not_change_a_sample(monkeypatch):
     x, recipe = images(30), Recipe(everything())
     whole = recipe(x, Rng(0, total=30))

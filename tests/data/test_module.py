@@ -18,9 +18,9 @@ class Noise:
     def prepare(self, x):
         self.seen = x
 
-    def __call__(self, x, rng):
+    def views(self, x, rngs):
         turn = torch.tensor([[0.6, 0.8], [-0.8, 0.6]])  # a product, which autocast would do in half precision
-        return x + rng.normal(x.shape[1]) @ turn
+        return [x + rng.normal(x.shape[1]) @ turn for rng in rngs]
 
 
 def source(groups=None, labelled=N):
