@@ -1,0 +1,161 @@
+"""Does it learn? Every method against its trivial answer, over paired seeds on small real data, with its defaults."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+import torch
+
+import sslrun
+from sslrun.catalogue import locate, methods
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+SEEDS = range(5)
+WORLDS = {"image": "digits", "table": "breast_cancer"}  # a new modality needs a line here and no new test
+LEAN = ["eval=[linear]", "eval.budgets=[40]", "logger=none", "device.threads=1", "reference=null", "labels=40"]
+SHORT = {  # the defaults, but for shorter: as many steps as `sslrun` alone, or what is said here
+    "fixmatch": ["batch_size=32", "lr=0.06", "steps=600", "reference=true"],
+    "supervised": ["steps=600"],
+    "kmeans": [],
+}
+
+
+def cases():
+    for name, node in methods().items():
+        for modality in locate(node["_target_"]).modalities or WORLDS:
+            yield name, WORLDS[modality]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """`results(method, data)` are what the subjects of a run scored, for each seed; trained once."""
+    done, folder = {}, tmp_path_factory.mktemp("learning")
+
+    def get(method, data):
+        if (method, data) not in done:
+            settings = [f"method={method}", f"data={data}", *LEAN, *SHORT.get(method, ["steps=400"])]
+            done[method, data] = [
+                sslrun.run([*settings, f"seed={seed}"], folder / f"{method}-{data}-{seed}")["results"] for seed in SEEDS
+            ]
+        return done[method, data]
+
+    return get
+
+
+def column(found, subject, metric):
+    return [by_subject[subject][metric] for by_subject in found]
+
+
+def gains(found, ours, theirs, metric="linear@40/accuracy"):
+    """Seed by seed, ours less theirs: the same split, labels and first weights."""
+    pairs = zip(column(found, ours, metric), column(found, theirs, metric), strict=True)
+    return [round(a - b, 4) for a, b in pairs]
+
+
+def test_there_is_a_method_for_every_case():
+    assert {name for name, _ in cases()} == set(methods()) and {data for _, data in cases()} == set(WORLDS.values())
+
+
+@pytest.mark.parametrize(("method", "data"), cases())
+def test_beats_its_trivial_answer(method, data, results):
+    """Whatever a method claims to do, it does better than no learning does; a new method is judged here as it is."""
+    found = results(method, data)
+    assert all(by_subject.keys() & {"trained", "model"} for by_subject in found)
+    own = found[0].get("model", {})
+    if "task/skill" in own:
+        skill = column(found, "model", "task/skill")
+        assert min(skill) > 0 and statistics.mean(skill) > 0.05, skill
+    elif "classify/accuracy" in own:
+        # the largest class of the data: .10 of digits, .63 of breast_cancer
+        largest = {"digits": 0.11, "breast_cancer": 0.63}[data]
+        accuracy = column(found, "model", "classify/accuracy")
+        assert statistics.mean(accuracy) > largest + 0.6 * (1 - largest) and min(accuracy) > largest, accuracy
+    elif "cluster/nmi" in own:
+        nmi = column(found, "model", "cluster/nmi")
+        assert min(nmi) > 0.3, nmi
+    else:
+        gain = gains(found, "trained", "random")
+        # two standard errors of the mean of five runs, each scored on a hundred samples or more, at nine hits in ten
+        assert statistics.mean(gain) > -0.02, gain
+
+
+def test_simclr_separates_digits(results):
+    found = results("simclr", "digits")
+    gain = gains(found, "trained", "random")
+    assert min(gain) > 0 and statistics.mean(gain) > 0.08, gain
+    trained = column(found, "trained", "linear@40/accuracy")
+    assert statistics.mean(trained) >= 0.94, trained
+    for other in ("raw", "random"):
+        assert statistics.mean(gains(found, "trained", other)) > 0.03, (other, gains(found, "trained", other))
+
+
+def test_rotations_of_digits_are_told_apart(results):
+    accuracy = column(results("rotation", "digits"), "model", "task/accuracy")
+    assert min(accuracy) > 0.8, accuracy  # four turns: .25 by chance
+
+
+def test_swapped_cells_are_restored(results):
+    skill = column(results("denoising_autoencoder", "breast_cancer"), "model", "task/skill")
+    assert min(skill) > 0.4, skill
+
+
+@pytest.mark.parametrize("data", WORLDS.values())
+def test_supervised_learning_gains_on_its_untrained_network(data, results):
+    found = results("supervised", data)
+    pairs = zip(column(found, "model", "classify/accuracy"), column(found, "random", "linear@40/accuracy"), strict=True)
+    gain = [round(a - b, 4) for a, b in pairs]
+    assert statistics.mean(gain) > {"digits": 0.04, "breast_cancer": -0.02}[data], gain
+
+
+def test_fixmatch_gains_on_the_labels_alone(results):
+    """Held against the network of the same labels, augmentation and steps."""
+    found = results("fixmatch", "digits")
+    best = [max(by[s]["classify/accuracy"] for s in ("model", "ema")) for by in found]
+    labels_alone = column(found, "supervised", "classify/accuracy")
+    assert statistics.mean(best) >= 0.95, best
+    assert statistics.mean(best) - statistics.mean(labels_alone) >= 0.02, (best, labels_alone)
+    lag = [round(by["model"]["classify/accuracy"] - by["ema"]["classify/accuracy"], 4) for by in found]
+    assert statistics.mean(lag) < 0.01, f"the averaged weights lag behind: {lag}"
+
+
+def test_kmeans_is_as_good_as_scikit_learn(results):
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import normalized_mutual_info_score
+
+    from sslrun.data.image import digits
+    from sslrun.data.module import Data
+
+    found, ours, theirs = results("kmeans", "digits"), [], []
+    for seed, by_subject in zip(SEEDS, found, strict=True):
+        data = Data(digits(), seed=seed, split_seed=seed)
+        train, test = (part.inputs(torch.arange(len(part))).flatten(1).numpy() for part in (data.train, data._test))
+        other = KMeans(10, n_init=10, random_state=seed).fit(train)
+        ours.append(by_subject["model"]["cluster/nmi"])
+        theirs.append(normalized_mutual_info_score(data._test.labels.numpy(), other.predict(test)))
+    assert statistics.mean(ours) > statistics.mean(theirs) - 0.01, (ours, theirs)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_kmeans_reaches_the_inertia_of_scikit_learn(seed):
+    from sklearn.cluster import KMeans
+
+    from sslrun.build import build
+    from sslrun.compose import compose
+    from sslrun.device import resolve
+    from sslrun.fit import Plan, fit, loader_for
+    from sslrun.learner import Learner
+
+    cfg, _ = compose(["method=kmeans", f"seed={seed}", "device.threads=1"])
+    built, device = build(cfg), resolve(cfg)
+    learner = Learner(built.encoder, built.objectives, built.data)
+    learner.prepare()
+    loader = loader_for(built.data, built.objectives, cfg.batch_size, cfg.mu, device)
+    fit(learner, Plan.of(loader, cfg.epochs, None), device)
+    x = built.encoder.eval()(built.data.train.inputs(torch.arange(len(built.data.train)))).numpy()
+    other = KMeans(10, n_init=10, random_state=seed).fit(x)
+    centres = built.objectives["kmeans"].centres + built.objectives["kmeans"].origin
+    distance = torch.cdist(torch.from_numpy(x).double().expand(len(centres), -1, -1), centres)  # (R, N, K)
+    inertia = distance.square().amin(2).sum(1).min().item()
+    assert inertia <= 1.01 * other.inertia_
