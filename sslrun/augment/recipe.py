@@ -72,7 +72,7 @@ class Recipe(nn.Module):
         return x
 
     def views(self, x: Tensor, rngs: Sequence[Rng]) -> Sequence[Tensor]:
-        """A view for each of `rngs`, the one that a call with it would give; a quarter faster together on small images.
+        """A view for each of `rngs`, the one that a call with it would give.
 
         What small images cost is calls rather than pixels, and these are the same for one view and for several.
         """
