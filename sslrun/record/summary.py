@@ -55,7 +55,9 @@ def show(experiment: Any, forecast: tuple[float, float] | None = None) -> None:
             f"{device.precision} on {where}"
         )
         if forecast is not None:
-            out.print(f"         about {duration(forecast[0])} of training, {forecast[1] / 1e9:.2g} GB of memory")
+            out.print(
+                f"         about {duration(forecast[0])} of training, {forecast[1] / 1e9:.2g} GB of memory beside the data"
+            )
     out.print(f"folder   {_short(experiment.folder.path)} (views in figures/views.png)")
 
 
