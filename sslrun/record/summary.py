@@ -56,7 +56,8 @@ def show(experiment: Any, forecast: tuple[float, float] | None = None) -> None:
         )
         if forecast is not None:
             out.print(
-                f"         about {duration(forecast[0])} of training, {forecast[1] / 1e9:.2g} GB of memory beside the data"
+                f"         about {duration(forecast[0])} of training, "
+                f"{forecast[1] / 1e9:.2g} GB of memory beside the data"
             )
     out.print(f"folder   {_short(experiment.folder.path)} (views in figures/views.png)")
 
