@@ -11,7 +11,7 @@ from sslrun.contracts import DataSpec
 from sslrun.data.module import Data, Part
 from sslrun.evaluate.judge import Splits
 from sslrun.evaluate.knn import classify
-from sslrun.learner import Learner, as_seen_by
+from sslrun.learner import Learner, as_seen_by, streams_of
 from sslrun.record import figures
 from sslrun.record.figures import Picture
 from sslrun.record.gallery import Gallery
@@ -23,7 +23,7 @@ POINTS = 1000  # samples in t-SNE and in the projector
 def views(learner: Learner, gallery: Gallery) -> None:
     """What training reads: clean samples, and every view of them."""
     data = learner.data
-    streams = tuple(sorted({s for o in learner.objectives.values() for s in o.streams}))
+    streams = streams_of(learner.objectives.values())
     plan = next(data.validation(data.train, streams, limit=SHOWN))
     batch = data.batch(plan, data.train, learner.views, "cpu")
     rows = {"sample": batch[streams[0]]["x"]}
