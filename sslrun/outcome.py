@@ -25,7 +25,7 @@ from sslrun.evaluate.cluster import cluster_scores, match
 from sslrun.evaluate.judge import Judge
 from sslrun.evaluate.scores import scores
 from sslrun.learner import as_seen_by
-from sslrun.record import figures, summary
+from sslrun.record import figures, origin, summary
 from sslrun.record.encoder import save_encoder
 from sslrun.record.folder import RunFolder, write_atomically, write_json
 from sslrun.record.gallery import flat
@@ -98,6 +98,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
         "split_seed": cfg.split_seed,
         "labels": cfg.labels,
         "config_hash": config_hash(experiment.plain, data.fingerprint, device.threads),
+        "settings": origin.flat({k: v for k, v in experiment.plain.items() if k not in UNHASHED}),
         "split_hash": hashlib.sha256(json.dumps(data.splits()["parts"], sort_keys=True).encode()).hexdigest()[:16],
         "versions": _versions(),
         "precision": device.precision,
