@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from sslrun.contracts import UserError
+from sslrun.errors import UserError
 from sslrun.explain import LISTING
 from sslrun.schema import Config
 

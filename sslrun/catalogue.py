@@ -28,7 +28,7 @@ def add_folder(folder: Path | str) -> None:
     """
     path = Path(folder).expanduser().absolute()
     if not path.is_dir():
-        from sslrun.contracts import UserError
+        from sslrun.errors import UserError
 
         raise UserError(f"--config-dir={folder} is not a folder; it holds method/NAME.yaml or data/NAME.yaml.")
     if str(path) not in own_folders():
@@ -87,7 +87,7 @@ def locate(target: str) -> Any:
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        from sslrun.contracts import UserError
+        from sslrun.errors import UserError
 
         raise UserError(f"_target_={target} cannot be imported ({error}).") from error
 
@@ -143,7 +143,7 @@ def refuse_strangers(plain: Mapping[str, Any], run: Any, started_with: list[str]
     known = sorted(set(targets(plain)))
     stranger = next((target for target in known if not trusted(target)), None)
     if stranger:
-        from sslrun.contracts import UserError
+        from sslrun.errors import UserError
 
         origin = f" (the run was started with {', '.join(started_with)})" if started_with else ""
         raise UserError(

@@ -54,7 +54,7 @@ def _hydra(argv: list[str]) -> None:
 
     strange = get_args_parser().parse_known_args(argv)[1]
     if strange:  # argparse would print a page and exit
-        from sslrun.contracts import UserError
+        from sslrun.errors import UserError
 
         raise UserError(f"{strange[0]} is no flag of sslrun; `sslrun --help` and `sslrun --hydra-help` list them.")
     from sslrun.schema import conf_dir, register
@@ -91,6 +91,6 @@ def _hydra(argv: list[str]) -> None:
     if len(failed) == 1 and not {"-m", "--multirun"} & set(argv):
         raise failed[0]
     if failed:
-        from sslrun.contracts import UserError
+        from sslrun.errors import UserError
 
         raise UserError(f"{len(failed)} of the sweep's jobs failed; each has said why above.")

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from sslrun.catalogue import own_folders
-from sslrun.contracts import UserError
+from sslrun.errors import UserError
 from sslrun.explain import explain
 from sslrun.schema import conf_dir, register
 

@@ -13,11 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sslrun.errors import UserError as UserError  # part of what methods import from here
 from sslrun.rng import Rng
-
-
-class UserError(ValueError):
-    """A mistake the user can mend: one sentence naming the key, the value and what would work."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
     used = any("labelled" in o.streams for o in built.objectives.values())
     shown = len(data.labelled) if used else 0  # labels that training saw: a probe of fewer would not be one of fewer
     budgets = {n: rows for n, rows in data.budgets.items() if n >= shown}
-    if used and cfg.labels is not None:
+    if cfg.labels is not None:
         budgets[cfg.labels] = data.labelled
     judge = Judge(data, built.evaluators, device.torch, device.autocast, dict(sorted(budgets.items())))
     learner.to(device.torch)

@@ -117,7 +117,7 @@ class Experiment:
             pictures.views(self.learner, self.gallery)
             summary.show(self, forecast(self.learner, loader, self.plan.steps, cfg.accumulate, self.device))
         title = "+".join(built.objectives)
-        callbacks = [self.curves, self.monitor, Progress(title, self.plan.steps), keeper]
+        callbacks = [self.curves, self.monitor, Progress(title, self.plan.steps, self.folder), keeper]
         with keeper.listening():
             trainer = fit(
                 self.learner, self.plan, self.device, clip=cfg.clip, callbacks=callbacks, checkpoint=checkpoint

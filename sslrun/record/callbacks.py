@@ -22,6 +22,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from sslrun.nn.gather import all_sum
 from sslrun.record.folder import RunFolder
 
+TELL = 2.0  # seconds between the steps that status.json names
 FULL = 1 << 20  # bytes: a disk with less to spare is full
 
 
@@ -225,11 +226,12 @@ class Monitor(pl.Callback):
 
 
 class Progress(pl.Callback):
-    """A bar with the time left on a terminal, a few plain lines elsewhere."""
+    """A bar with the time left on a terminal, a few plain lines elsewhere; the step in `folder`'s status for others."""
 
-    def __init__(self, title: str, total_steps: int):
-        self.title, self.total = title, max(1, total_steps)
+    def __init__(self, title: str, total_steps: int, folder: RunFolder | None = None):
+        self.title, self.total, self.folder = title, max(1, total_steps), folder
         self._bar: Any = None
+        self._told = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, learner: Any) -> None:
         from rich.console import Console
@@ -256,6 +258,9 @@ class Progress(pl.Callback):
         if not trainer.is_global_zero:
             return
         step = self._step(trainer)
+        if self.folder is not None and (time.monotonic() - self._told > TELL or step >= self.total):
+            self._told = time.monotonic()
+            self.folder.set_status("running", step=step, steps=self.total)
         if self._bar is not None:
             note = (
                 f"loss {learner.scalars['loss'].item():.3f}" if "loss" in learner.scalars and step % 10 == 0 else None

@@ -6,10 +6,16 @@ import contextlib
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
-from sslrun.contracts import UserError
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+
+from sslrun.errors import UserError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -40,49 +46,70 @@ def boot_id() -> str:
         return ""
 
 
+class Lock:
+    """A file that one living process holds: the operating system gives it back when that process ends in any way."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._held: Any = None
+
+    def take(self, patience: float = 0.0) -> bool:
+        """Whether it is ours now; waits up to `patience` seconds for another owner to end. Raises OSError."""
+        deadline = time.monotonic() + patience
+        held = open(self.path, "a")  # noqa: SIM115 (held for as long as the owner lives)
+        while True:
+            try:
+                if fcntl is not None:  # Windows has no advisory lock; there the status file has to do
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._held = held
+                return True
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    held.close()
+                    return False
+                time.sleep(0.05)
+
+    def release(self) -> None:
+        if self._held:
+            self._held.close()
+            self._held = None
+
+
 class RunFolder:
     """A run's folder, owned by the living process that opened it."""
 
     def __init__(self, path: Path | str):
         self.path = Path(path).absolute()
-        self._lock: Any = None
+        self._lock = Lock(self.path / ".lock")
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def claim(self) -> None:
-        """Takes the folder's lock, which the operating system gives back when this process ends in any way.
+    def claim(self, patience: float = 0.0) -> None:
+        """Takes the folder's lock; waits up to `patience` seconds for another process to end.
 
         Raises:
             UserError: another living process holds it, or the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "a")  # noqa: SIM115 (held for as long as the run lives)
+            taken = self._lock.take(patience)
         except OSError as error:
             raise UserError(
                 f"the run folder {self.path} cannot be written ({error.strerror}); choose another one."
             ) from error
-        try:
-            import fcntl
-
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows: no advisory lock, the status file has to do
-            pass
-        except OSError as error:
+        if not taken:
             owner = self.status().get("pid", "?")
-            raise UserError(
-                f"the run folder {self.path} is in use by process {owner}; wait for it or stop it first."
-            ) from error
+            raise UserError(f"the run folder {self.path} is in use by process {owner}; wait for it or stop it first.")
 
     def release(self) -> None:
-        if self._lock:
-            self._lock.close()
-            self._lock = None
+        self._lock.release()
 
-    def set_status(self, status: str, reason: str = "", step: int | None = None) -> None:
-        last = self.status().get("step", 0) if step is None else step
-        entry = {"status": status, "reason": reason, "step": last}
+    def set_status(self, status: str, reason: str = "", step: int | None = None, steps: int | None = None) -> None:
+        """Writes status.json; `step` of `steps` are kept from before where they are not given."""
+        old = self.status()
+        entry = {"status": status, "reason": reason, "step": old.get("step", 0) if step is None else step}
+        entry["steps"] = old.get("steps") if steps is None else steps
         write_json(self / "status.json", {**entry, "pid": os.getpid(), "host": socket.gethostname(), "boot": boot_id()})
 
     def status(self) -> dict[str, Any]:

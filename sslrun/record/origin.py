@@ -12,7 +12,7 @@ from yaml import YAMLError
 
 from sslrun import __version__
 from sslrun.catalogue import own_folders, refuse_strangers
-from sslrun.contracts import UserError
+from sslrun.errors import UserError
 from sslrun.record.folder import RunFolder, write_atomically, write_json
 
 CHANGEABLE = ("epochs", "steps", "max_time", "save_every", "traceback")  # what a resumed run may have otherwise

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sslrun.contracts import UserError
+from sslrun.errors import UserError
 from sslrun.record.summary import console
 from sslrun.verbs import USAGE
 

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sslrun.contracts import UserError
+from sslrun.errors import UserError
 from sslrun.explain import explain
 from sslrun.record.folder import open_run
 from sslrun.record.origin import CHANGEABLE, refuse_edited, saved
