@@ -1,8 +1,9 @@
-"""Composes a configuration outside the command line: for notebooks and verbs."""
+"""Composes a configuration outside the command line: for notebooks, verbs and sweeps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -17,19 +18,30 @@ from sslrun.explain import explain
 from sslrun.schema import conf_dir, register
 
 
+@contextmanager
+def composer() -> Iterator[Callable[[Sequence[str]], DictConfig]]:
+    """`overrides -> configuration`, as the command line would make it; raises UserError for what cannot be composed."""
+    register()
+    GlobalHydra.instance().clear()
+    found = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in own_folders())}]"] if own_folders() else []
+
+    def composed(overrides: Sequence[str]) -> DictConfig:
+        try:
+            return hydra_compose("config", overrides=[*found, *overrides])
+        except Exception as error:
+            raise UserError(explain(error)) from error
+
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        yield composed
+
+
 def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
-    """The configuration that the command line would make of these overrides, and a fresh run folder's path.
+    """The configuration of these overrides, and a fresh run folder's path.
 
     Raises:
         UserError: an unknown key, value or group.
     """
-    register()
-    GlobalHydra.instance().clear()
-    found = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in own_folders())}]"] if own_folders() else []
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        try:
-            cfg = hydra_compose("config", overrides=[*found, *overrides])
-        except Exception as error:
-            raise UserError(explain(error)) from error
+    with composer() as composed:
+        cfg = composed(overrides)
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
     return cfg, Path("outputs") / ("+".join(cfg.method) or "none") / cfg.data._target_.rpartition(".")[2] / stamp
