@@ -6,5 +6,7 @@ USAGE = {
     "embed": "sslrun embed RUN [out=FILE.npz|FILE.parquet] [data=NAME] [data.KEY=VALUE ...]   features of every sample",
     "predict": "sslrun predict RUN [out=FILE] [data=NAME] [data.KEY=VALUE ...]   labels, clusters or completed samples",
     "export": "sslrun export RUN [out=DIR] [format=safetensors|onnx]   the encoder for use elsewhere",
+    "report": "sslrun report [DIR ...] [--out DIR] [--rows KEY] [--columns KEY] [--where KEY=VALUE] [--metric NAME] "
+    "[--baseline KEY=VALUE|untrained|raw|supervised]   compares runs: a page, Markdown, CSV and figures",
     "board": "sslrun board [DIR] [port=N]   TensorBoard on this machine only",
 }

@@ -1,0 +1,89 @@
+"""Which of a run's numbers stands in a cell, by rules that look at no test result.
+
+A method that predicts classes is judged by its own predictions, of the averaged weights (`ema`) where the method keeps
+them, since these are what it hands on, else of the `model`. Any other method is judged by the linear probe of its
+`trained` encoder on as many labels as the cell says. Where no labels are swept it is the run's own primary metric.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sslrun.report.collect import Run
+
+OWN = "classify/accuracy"
+PROBE = re.compile(r"linear(?:@(\d+))?/accuracy")
+REFERENCES = ("supervised", "random", "raw")
+MEANING = {
+    "supervised": "same network, labels only",
+    "random": "same encoder, untrained",
+    "raw": "the inputs themselves",
+}
+
+
+@dataclass(frozen=True)
+class Number:
+    """A value with where it comes from; numbers of the same `kind` (a measure, labels) may be compared."""
+
+    value: float
+    metric: str
+    subject: str
+    kind: tuple[str, str]
+    run: Run
+
+
+def reads_labels(run: Run) -> bool:
+    """Whether the method itself was trained on labels, so that `labels` is a property of the run."""
+    if run.scored:
+        return any(OWN in found for _, found in run.results("model", "ema"))
+    return run.settings.get("labels") is not None
+
+
+def number(run: Run, labels: str | None, metric: str | None) -> Number | None:
+    """The run's number in the cell of `labels` (None: they are no axis), of `metric` if one was asked for."""
+    name = metric or wanted(run, labels)
+    if name is None:
+        return None
+    own = name.split("/")[0].split("@")[0] in ("classify", "cluster", "task")
+    subjects = ("ema", "model", "trained") if own else ("trained", "ema", "model")
+    for subject, found in run.results(*subjects):
+        if name in found:
+            return Number(found[name], name, subject, kind(run, name, labels, metric), run)
+    return None
+
+
+def wanted(run: Run, labels: str | None) -> str | None:
+    if labels is None:
+        return run.metrics.get("primary")
+    if reads_labels(run):
+        return OWN
+    return "linear/accuracy" if labels == "null" else f"linear@{labels}/accuracy"
+
+
+def kind(run: Run, name: str, labels: str | None, metric: str | None) -> tuple[str, str]:
+    probe = PROBE.fullmatch(name)
+    if metric or not (probe or name == OWN):
+        return name, ""
+    if probe:
+        return "accuracy", probe[1] or "null"
+    used = run.metrics.get("labels")
+    return "accuracy", labels or ("null" if used is None else str(used))
+
+
+def reference(ours: Number, subject: str, metric: str | None) -> float | None:
+    """What `random`, `raw` or `supervised` reach in the same run with as many labels.
+
+    The supervised network is judged by its own predictions where they were scored, the encoder and the inputs by the
+    linear probe; a metric that was asked for is read as it is.
+    """
+    found = ours.run.metrics["results"].get(subject, {})
+    names = [ours.metric]
+    name, labels = ours.kind
+    if not metric and name == "accuracy":
+        at = "" if labels == "null" else f"@{labels}"
+        names = [f"linear{at}/accuracy"]
+        if subject == "supervised":
+            same = reads_labels(ours.run) or labels == "null"  # their plain `classify` has the run's own labels
+            names = [f"classify{at}/accuracy", *([OWN] if same else []), *names]
+    return next((found[n] for n in names if n in found), None)

@@ -1,0 +1,119 @@
+"""What the figures draw: runs gathered to lines of one colour, and their curves."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sslrun.report.collect import Run
+from sslrun.report.compare import Comparison
+from sslrun.report.measure import REFERENCES, Number, number, reads_labels, reference
+from sslrun.report.words import order
+
+CURVES = ("knn_accuracy", "classify_accuracy", "accuracy", "loss")  # what a curve shows: the first that most runs have
+PROBED = re.compile(r"linear@(\d+)/accuracy")
+
+
+@dataclass
+class Series:
+    """The runs of one line: all that the axes other than labels, data and seed do not tell apart."""
+
+    name: str
+    data: str
+    runs: list[Run]
+
+
+def series(comparison: Comparison) -> list[Series]:
+    """In the order of the tables; runs that a table leaves out, because newer ones count, are in none."""
+    found: dict[tuple[str, str], dict[int, Run]] = defaultdict(dict)
+    for grid in comparison.grids:
+        for row in grid.rows:
+            for column, shown in row.cells.items() if not row.reference else ():
+                pairs = [*zip(comparison.rows, row.labels, strict=True), *zip(comparison.columns, column, strict=True)]
+                words = [v for k, v in pairs if k not in ("labels", "data", "seed", "split_seed")]
+                name = " · ".join([*words, *([row.note] if row.note else [])])
+                for n in shown.numbers:
+                    found[name or n.run.method, n.run.data][id(n.run)] = n.run
+    return [Series(name, data, list(runs.values())) for (name, data), runs in found.items()]
+
+
+def by_labels(runs: Sequence[Run]) -> dict[int, list[float]]:
+    """Accuracies by number of labels: those that the method was trained with, else the budgets of the probe."""
+    return _gathered(n for run in runs for n in _budgets(run))
+
+
+def references_by_labels(runs: Sequence[Run]) -> dict[str, dict[int, list[float]]]:
+    """The same for what needs no pretraining; of equal seeds and labels the first run counts."""
+    out = {}
+    for subject in REFERENCES:
+        first: dict[tuple, tuple[int, float]] = {}
+        for run in runs:
+            for labels, ours in _budgets(run):
+                value = reference(ours, subject, None)
+                if value is not None:
+                    first.setdefault((labels, run.seed), (labels, value))
+        values: dict[int, list[float]] = defaultdict(list)
+        for labels, value in first.values():
+            values[labels].append(value)
+        if values:
+            out[subject] = dict(sorted(values.items()))
+    return out
+
+
+def _budgets(run: Run) -> Iterator[tuple[int, Number]]:
+    if reads_labels(run):
+        asked = {run.metrics.get("labels")} - {None}
+    else:
+        asked = {int(m[1]) for _, found in run.results("trained") for k in found if (m := PROBED.fullmatch(k))}
+    for labels in order(map(str, asked)):
+        found = number(run, labels, None)
+        if found:
+            yield int(labels), found
+
+
+def _gathered(pairs: Iterator[tuple[int, Number]]) -> dict[int, list[float]]:
+    values: dict[int, list[float]] = defaultdict(list)
+    for labels, found in pairs:
+        values[labels].append(found.value)
+    return dict(sorted(values.items()))
+
+
+def validation(path: Path) -> dict[str, dict[int, float]]:
+    """Validation scalars by name and step of a metrics.csv, as far as it can be read."""
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return {}
+    for line in text.splitlines()[1:]:
+        _, slash, rest = line.partition(",validation/")
+        if not slash or rest.count(",") != 1:
+            continue
+        name, value = rest.split(",")
+        try:
+            step, number = int(line.split(",")[1]), float(value)
+        except ValueError:
+            continue  # a last line that was cut off
+        if math.isfinite(number):
+            found[name][step] = number
+    return found
+
+
+def curve(runs: Sequence[Mapping[str, Mapping[int, float]]], name: str) -> list[tuple[int, float, float]]:
+    """Step, mean and standard deviation over the runs that have this scalar there."""
+    steps: dict[int, list[float]] = defaultdict(list)
+    for run in runs:
+        for step, value in run.get(name, {}).items():
+            steps[step].append(value)
+    most = max(map(len, steps.values()), default=0)
+    # A step that only some seeds have (one stopped early, or looked elsewhere) would make the mean jump.
+    return [
+        (step, statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else 0.0)
+        for step, v in sorted(steps.items())
+        if len(v) == most
+    ]
