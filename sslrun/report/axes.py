@@ -7,9 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sslrun.errors import UserError
+from sslrun.explain import nearest
 from sslrun.report.collect import Found, Run
 from sslrun.report.measure import reads_labels
-from sslrun.report.words import mistake, nearest, order, word
+from sslrun.report.words import order, word
 
 REPLICATES = ("seed", "split_seed")
 NAMES = ("method", "data")  # by what metrics.json calls them
@@ -120,7 +122,9 @@ def refuse_unknown(asked: Iterable[str], placed: Sequence[Entry]) -> None:
     for key in asked:
         if key not in known:
             often = [k for k in ("method", "data", "labels", "seed", "lr", "epochs") if k in known]
-            raise mistake(f"{key} is no setting of these runs; {nearest(key, known)}for instance: {', '.join(often)}.")
+            raise UserError(
+                f"{key} is no setting of these runs; {nearest(key, known)}for instance: {', '.join(often)}."
+            )
 
 
 def keys_of(placed: Sequence[Entry]) -> list[str]:
@@ -139,13 +143,13 @@ def choose(placed: Sequence[Entry], where: Sequence[tuple[str, str]]) -> list[En
     for key, text in where:
         there = order(e.value(key) for e in placed)
         if word(text) not in there:
-            raise mistake(
+            raise UserError(
                 f"--where {key}={text} leaves nothing; {nearest(text, there)}{key} is {' or '.join(there[:12])} here."
             )
         asked[key].add(word(text))
     kept = [e for e in placed if all(e.value(k) in values for k, values in asked.items())]
     if not kept:
-        raise mistake(f"--where {' '.join(f'{k}={v}' for k, v in where)} leaves nothing: no run has all of these.")
+        raise UserError(f"--where {' '.join(f'{k}={v}' for k, v in where)} leaves nothing: no run has all of these.")
     return kept
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sslrun.report.words import mistake
+from sslrun.errors import UserError
+from sslrun.record.folder import boot_id
+from sslrun.record.origin import flat
 
 UNFINISHED = ("running", "interrupted", "failed")
 SCORED = ("finished", "collapsed")  # a collapsed run has its numbers: leaving it out would be choosing by result
@@ -89,7 +91,7 @@ def collect(folders: Sequence[Path]) -> Found:
     found, jobs, seen = Found(), {}, set()
     for folder in folders:
         if not folder.is_dir():
-            raise mistake(f"{folder} is no folder; name one that holds runs, outputs for instance.")
+            raise UserError(f"{folder} is no folder; name one that holds runs, outputs for instance.")
         for path, files in _walk(folder, found.damaged):
             real = os.path.realpath(path)
             if real in seen:  # folders given twice, or one inside the other
@@ -101,7 +103,9 @@ def collect(folders: Sequence[Path]) -> Found:
                 _run(path, files, found)
     _join(found, jobs)
     if not found.runs and not found.damaged:
-        raise mistake(f"{', '.join(map(str, folders))} holds no runs; run an experiment first, or name another folder.")
+        raise UserError(
+            f"{', '.join(map(str, folders))} holds no runs; run an experiment first, or name another folder."
+        )
     return found
 
 
@@ -214,19 +218,15 @@ def _settings(path: Path, files: set[str]) -> dict[str, Any]:
         raise _Damaged(f"config.yaml cannot be read ({_brief(error)})") from error
     if not isinstance(told, dict):
         raise _Damaged("config.yaml is no configuration")
-    return _flat(told)
-
-
-def _flat(node: Any, key: str = "") -> dict[str, Any]:
-    if isinstance(node, dict) and node:
-        return {k: v for name, child in node.items() for k, v in _flat(child, f"{key}.{name}" if key else name).items()}
-    return {key: node}
+    return flat(told)
 
 
 def _ended(told: Mapping[str, Any]) -> bool:
     """Whether the process that says it runs here is gone."""
     if told.get("host") != socket.gethostname() or not isinstance(told.get("pid"), int):
         return False
+    if told.get("boot") != boot_id():
+        return True
     try:
         os.kill(told["pid"], 0)
     except ProcessLookupError:

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sslrun.errors import UserError
+from sslrun.explain import nearest
 from sslrun.report import axes as ax
 from sslrun.report.cells import Cell, assemble
 from sslrun.report.collect import Found, Run, collect
 from sslrun.report.measure import MEANING, REFERENCES, Number, reference
 from sslrun.report.paired import Paired, paired, spread
-from sslrun.report.words import lower_is_better, measure, mistake, nearest, order, word
+from sslrun.report.words import lower_is_better, measure, order, word
 
 ALIASES = {"untrained": "random"}
 
@@ -111,7 +113,7 @@ def compare(
     asked = [*rows, *columns]
     twice = [k for k, n in Counter(asked).items() if n > 1]
     if twice:
-        raise mistake(f"{twice[0]} can be a row or a column, not both; leave out one of --rows and --columns.")
+        raise UserError(f"{twice[0]} can be a row or a column, not both; leave out one of --rows and --columns.")
     there, keys = ax.entries(found, list(dict.fromkeys([*asked, *(k for k, _ in where)])))
     there = ax.choose(there, where)
     keys = [k for k in keys if k in asked or len({e.value(k) for e in there}) > 1]
@@ -130,7 +132,7 @@ def compare(
 def _refuse_metric(metric: str | None, runs: Sequence[Run]) -> None:
     known = {k for run in runs for _, m in run.results("trained", "model", "ema") for k in m}
     if metric and metric not in known:
-        raise mistake(
+        raise UserError(
             f"--metric {metric} is in no run; {nearest(metric, known)}known: {', '.join(sorted(known)[:30])}."
         )
 
@@ -148,7 +150,7 @@ def _baseline(asked: str | None, runs: Sequence[Run], there: Sequence[ax.Entry],
     if word(text) in values:
         return f"{key}={word(text)}"
     known = [*has, *(f"{k}={v}" for k in keys for v in order({e.value(k) for e in there}))]
-    raise mistake(f"--baseline {asked} is not in these runs; {nearest(asked, known)}known: {', '.join(known[:20])}.")
+    raise UserError(f"--baseline {asked} is not in these runs; {nearest(asked, known)}known: {', '.join(known[:20])}.")
 
 
 def _grids(

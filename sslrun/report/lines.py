@@ -23,7 +23,8 @@ def flags(shown: Shown) -> list[str]:
         return []
     out = ["harm"] if shown.harm else []
     if shown.harmed:
-        out.append(f"harm {shown.harmed[0]}/{shown.harmed[1]}")
+        own = f"{shown.harmed[0]}/{shown.harmed[1]} runs"
+        out = [f"harm, also alone in {own}" if shown.harm else f"harm in {own}"]
     if shown.collapsed:
         out.append(f"collapsed {shown.collapsed}/{shown.n}")
     return out + ([listed(shown.missing)] if shown.missing else [])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sslrun.errors import UserError
 from sslrun.report import draw, markdown, page, sheets
 from sslrun.report.compare import Comparison
-from sslrun.report.words import mistake
 
 
 def save(comparison: Comparison, folders: Sequence[Path], out: Path) -> Path:
@@ -34,5 +34,5 @@ def save(comparison: Comparison, folders: Sequence[Path], out: Path) -> Path:
         for name, data in files.items():
             (out / name).write_bytes(data)
     except OSError as error:
-        raise mistake(f"--out {out} cannot be written ({error.strerror}); name another folder.") from error
+        raise UserError(f"--out {out} cannot be written ({error.strerror}); name another folder.") from error
     return out / "index.html"

@@ -79,7 +79,7 @@ def _grids(comparison: Comparison) -> str:
             for row in grid.rows
         )
         title = f"<h3>{escape(grid.title)}</h3>" if grid.title else ""
-        out.append(title + _sortable([first, *heads], body, grid.title or "Comparison"))
+        out.append(title + _sortable([first, *heads], body, grid.title or "Comparison", "cells"))
     return "".join(out)
 
 
@@ -111,13 +111,13 @@ def _each(shown: Shown) -> str:
     return f"{shown.numbers[0].subject} {shown.metric}; {', '.join(told[:20])}"
 
 
-def _sortable(heads: Sequence[str], body: str, label: str) -> str:
+def _sortable(heads: Sequence[str], body: str, label: str, kind: str = "") -> str:
     cells = "".join(
         f'<th scope="col" aria-sort="none"><button type="button">{escape(head) or "&nbsp;"}</button></th>'
         for head in heads
     )
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
+        f'<div class="scroll {kind}" tabindex="0" role="region" aria-label="{escape(label)}">'
         f'<table class="sortable"><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
@@ -139,7 +139,7 @@ def _runs(comparison: Comparison) -> str:
         "samples/s",
     ]
     body = "".join(f"<tr>{_run(run, keys)}</tr>" for run in comparison.runs)
-    return _sortable(heads, body, "Runs")
+    return _sortable(heads, body, "Runs", "tall")
 
 
 def _run(run: Run, keys: Sequence[str]) -> str:
@@ -162,7 +162,7 @@ def _run(run: Run, keys: Sequence[str]) -> str:
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     body = "".join("<tr>" + "".join(f"<td>{escape(str(c))}</td>" for c in row) + "</tr>" for row in rows)
-    return _sortable(heads, body, heads[-1])
+    return _sortable(heads, body, heads[-1], "told")
 
 
 def _list(items: Iterable[str]) -> str:
@@ -178,8 +178,6 @@ def _commands(comparison: Comparison) -> str:
 def _figure(name: str, caption: str, png: bytes) -> str:
     source = base64.b64encode(png).decode()
     title = {"tsne": "t-SNE"}.get(name, name.replace("_", " ").capitalize())
-    return _section(
-        title,
-        f'<figure><img src="data:image/png;base64,{source}" alt="{escape(caption)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>",
-    )
+    picture = f'<img src="data:image/png;base64,{source}" alt="{escape(caption)}">'
+    scroll = f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">{picture}</div>'
+    return _section(title, f"<figure>{scroll}<figcaption>{escape(caption)}</figcaption></figure>")

@@ -15,7 +15,7 @@ from sslrun.report.compare import Comparison
 from sslrun.report.measure import REFERENCES, Number, number, reads_labels, reference
 from sslrun.report.words import order
 
-CURVES = ("knn_accuracy", "classify_accuracy", "accuracy", "loss")  # what a curve shows: the first that most runs have
+CURVES = ("knn_accuracy", "classify_accuracy", "accuracy", "loss")  # what a curve shows, the most comparable first
 PROBED = re.compile(r"linear@(\d+)/accuracy")
 
 

@@ -13,19 +13,6 @@ PLAIN = ("loss", "inertia", "skill", "silhouette", "nmi", "ari", "rmse", "mae", 
 LOWER = ("loss", "inertia", "rmse", "mae")  # better when lower
 
 
-def mistake(text: str) -> Exception:
-    """A UserError; its module loads torch, which a report of good runs never needs."""
-    from sslrun.contracts import UserError
-
-    return UserError(text)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    from sslrun.explain import nearest
-
-    return nearest(name, known)
-
-
 def word(value: Any) -> str:
     """A setting's value in one spelling, whether it was typed (1e-3), parsed (0.001) or a list ([a,b])."""
     if isinstance(value, str):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sslrun.errors import UserError
+from sslrun.explain import nearest
 from sslrun.record.summary import console
 from sslrun.report import table, write
-from sslrun.report.words import mistake, nearest
 from sslrun.verbs import USAGE
 
 FLAGS = ("--out", "--rows", "--columns", "--where", "--metric", "--baseline")
@@ -42,15 +43,15 @@ def parse(argv: list[str]) -> tuple[list[Path], dict[str, list[str]]]:
         flag, equals, text = rest.pop(0).partition("=")
         if not flag.startswith("--"):
             if equals:
-                raise mistake(f"report does not know {flag}={text}; --where {flag}={text} chooses runs by a setting.")
+                raise UserError(f"report does not know {flag}={text}; --where {flag}={text} chooses runs by a setting.")
             folders.append(Path(flag))
             continue
         if flag not in FLAGS:
-            raise mistake(f"report does not know {flag}; {nearest(flag, FLAGS)}{USAGE['report']}.")
+            raise UserError(f"report does not know {flag}; {nearest(flag, FLAGS)}{USAGE['report']}.")
         if not equals:
             text = rest.pop(0) if rest and not rest[0].startswith("--") else ""
         if not text:
-            raise mistake(f"{flag} needs a value: {USAGE['report']}.")
+            raise UserError(f"{flag} needs a value: {USAGE['report']}.")
         given[flag].append(text)
     return folders, given
 
@@ -62,5 +63,5 @@ def _keys(values: list[str]) -> list[str]:
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not key or not equals or not value:
-        raise mistake(f"--where {text} is no KEY=VALUE; --where data=digits, for instance.")
+        raise UserError(f"--where {text} is no KEY=VALUE; --where data=digits, for instance.")
     return key, value
