@@ -148,7 +148,7 @@ def choose(placed: Sequence[Entry], where: Sequence[tuple[str, str]]) -> list[En
             )
         asked[key].add(word(text))
     kept = [e for e in placed if all(e.value(k) in values for k, values in asked.items())]
-    if not kept:
+    if where and not kept:
         raise UserError(f"--where {' '.join(f'{k}={v}' for k, v in where)} leaves nothing: no run has all of these.")
     return kept
 

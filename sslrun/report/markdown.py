@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from sslrun.report import facts, lines
@@ -26,9 +27,20 @@ def markdown(comparison: Comparison, title: str, figures: dict[str, str]) -> str
     out += ["", "## Protocol", "", *_table(("data", "metric", "of", "how"), facts.protocols(comparison))]
     out += ["", "## Versions and machines", ""]
     out += _table(("", "value", "runs"), [(n, v, str(k)) for n, v, k in facts.machines(comparison.runs)])
-    out += ["", "## Commands", "", "```sh"]
-    out += [c + (f"  # {remark}" if remark else "") for c, remark in facts.commands(comparison)]
-    out += ["```", "", "## Runs", "", f"{listed(comparison.statuses) or 'none'}; each is a row of runs.csv."]
+    commands = [c + (f"  # {remark}" if remark else "") for c, remark in facts.commands(comparison)]
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", "".join(commands)))])
+    out += [
+        "",
+        "## Commands",
+        "",
+        f"{fence}sh",
+        *commands,
+        fence,
+        "",
+        "## Runs",
+        "",
+        f"{listed(comparison.statuses) or 'none'}; each is a row of runs.csv.",
+    ]
     troubled = [(r.name, f"{r.status}: {r.reason}") for r in comparison.runs if r.reason and not r.scored]
     troubled += [(name, f"cannot be read: {reason}") for name, reason in comparison.found.damaged]
     out += ["", *_table(("folder", "what is wrong"), troubled)] if troubled else []
