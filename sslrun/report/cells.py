@@ -69,7 +69,7 @@ def assemble(
                 )
                 _fill(cell, group)
                 if len(variants) > 1:
-                    where = " ".join((*table, *row, *column)) or "these runs"
+                    where = " ".join((*table, *row)) or "these runs"
                     cell.notes.append(f"{where}: runs differ in {', '.join(sorted(named))}, so each has its own row")
                 out.append(cell)
     return out

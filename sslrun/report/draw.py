@@ -13,8 +13,17 @@ from sslrun.report.collect import Run
 from sslrun.report.compare import Comparison, Grid
 from sslrun.report.lines import heads
 from sslrun.report.measure import MEANING
-from sslrun.report.series import CURVES, Series, by_labels, curve, references_by_labels, series, validation
-from sslrun.report.words import measure, percent
+from sslrun.report.series import (
+    CURVES,
+    Series,
+    by_labels,
+    curve,
+    of_one_budget,
+    references_by_labels,
+    series,
+    validation,
+)
+from sslrun.report.words import measure, order, percent
 
 GREYS = {"supervised": ("0.25", "--"), "random": ("0.45", ":"), "raw": ("0.6", "-.")}
 PANELS, BARS, SEEDS = 6, 30, 10  # of one figure; curves read for each line
@@ -60,6 +69,7 @@ def label_efficiency(comparison: Comparison, lines: Sequence[Series]) -> Drawn:
 
 
 def learning_curves(comparison: Comparison, lines: Sequence[Series]) -> Drawn:
+    lines, chosen = _of_one_budget(lines)
     by_data, more = _first(_by_data(lines), PANELS, "data sets")
     named = canvas.styles(([line.name for line in mine] for mine in by_data.values()), [line.name for line in lines])
     panels, styles, without = {}, [], []
@@ -85,7 +95,9 @@ def learning_curves(comparison: Comparison, lines: Sequence[Series]) -> Drawn:
         ax.set(title=data, xlabel="training steps", ylabel=f"validation {what}{' (%)' if share else ''}")
         ax.set_xlim(left=0)
     canvas.legend(figure)
-    caption = "Validation during training: mean over seeds, band one standard deviation; the test part is not read."
+    caption = (
+        "Validation during training: mean over seeds, band one standard deviation; the test part is not read." + chosen
+    )
     caption += f" Not measured: {', '.join(without)}." if without else ""
     return caption + more + _dropped([[line.name for line in mine] for mine in by_data.values()], named), canvas.png(
         figure
@@ -158,6 +170,7 @@ def cost(comparison: Comparison, lines: Sequence[Series]) -> Drawn:
         "peak memory (MB)": lambda run: _positive(run, "peak_rss_mb"),
         "throughput (samples/s)": lambda run: _positive(run, "samples_per_s"),
     }
+    lines, chosen = _of_one_budget(lines)
     several = len({line.data for line in lines}) > 1
     shown, more = _first({f"{x.name}, {x.data}" if several else x.name: x for x in lines}, BARS, "lines")
     found = {m: [[v for run in x.runs if (v := read(run))] for x in shown.values()] for m, read in measures.items()}
@@ -178,7 +191,7 @@ def cost(comparison: Comparison, lines: Sequence[Series]) -> Drawn:
         ax.set(xlabel=title)
         ax.locator_params(axis="x", nbins=4)
         ax.grid(axis="y", visible=False)
-    caption = "Cost of training: mean and standard deviation over seeds, on the machines of these runs."
+    caption = "Cost of training: mean and standard deviation over seeds, on the machines of these runs." + chosen
     return caption + more, canvas.png(figure)
 
 
@@ -214,6 +227,13 @@ def _opened(path: Path) -> Any:
         return None
     picture.thumbnail((SIDE - 8, SIDE), Image.Resampling.LANCZOS)
     return picture
+
+
+def _of_one_budget(lines: Sequence[Series]) -> tuple[list[Series], str]:
+    kept = [of_one_budget(line.runs) for line in lines]
+    chosen = order({labels for _, labels in kept if labels})
+    named = f" Methods trained on labels: those with {' or '.join(chosen)} labels." if chosen else ""
+    return [Series(line.name, line.data, runs) for line, (runs, _) in zip(lines, kept, strict=True)], named
 
 
 def _by_data(lines: Sequence[Series]) -> dict[str, list[Series]]:

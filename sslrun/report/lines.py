@@ -24,14 +24,14 @@ def flags(shown: Shown) -> list[str]:
     out = ["harm"] if shown.harm else []
     if shown.harmed:
         own = f"{shown.harmed[0]}/{shown.harmed[1]} runs"
-        out = [f"harm, also alone in {own}" if shown.harm else f"harm in {own}"]
+        out = [f"harm, {own}" if shown.harm else f"harm in {own}"]
     if shown.collapsed:
         out.append(f"collapsed {shown.collapsed}/{shown.n}")
     return out + ([listed(shown.missing)] if shown.missing else [])
 
 
 def name(row: Row) -> str:
-    return " · ".join(row.labels) or "all runs"
+    return f"{row.reference} (reference)" if row.reference else " · ".join(row.labels) or "all runs"
 
 
 def heads(comparison: Comparison, grid: Grid) -> list[str]:

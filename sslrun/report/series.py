@@ -13,7 +13,7 @@ from pathlib import Path
 from sslrun.report.collect import Run
 from sslrun.report.compare import Comparison
 from sslrun.report.measure import REFERENCES, Number, number, reads_labels, reference
-from sslrun.report.words import order
+from sslrun.report.words import order, word
 
 CURVES = ("knn_accuracy", "classify_accuracy", "accuracy", "loss")  # what a curve shows, the most comparable first
 PROBED = re.compile(r"linear@(\d+)/accuracy")
@@ -40,6 +40,18 @@ def series(comparison: Comparison) -> list[Series]:
                 for n in shown.numbers:
                     found[name or n.run.method, n.run.data][id(n.run)] = n.run
     return [Series(name, data, list(runs.values())) for (name, data), runs in found.items()]
+
+
+def of_one_budget(runs: Sequence[Run]) -> tuple[list[Run], str]:
+    """The runs of the middle number of labels, where a method was trained on several, and that number.
+
+    Curves and costs over different numbers of labels would have no common mean.
+    """
+    counts = order({word(run.metrics.get("labels")) for run in runs if reads_labels(run)})
+    if len(counts) < 2:
+        return list(runs), ""
+    middle = counts[len(counts) // 2]
+    return [run for run in runs if word(run.metrics.get("labels")) == middle], middle
 
 
 def by_labels(runs: Sequence[Run]) -> dict[int, list[float]]:

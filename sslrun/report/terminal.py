@@ -27,7 +27,11 @@ def table(comparison: Comparison) -> Any:
                 name.append(f"\n{row.note}", style="dim")
             shown.add_row(name, *(_cell(grid, row, c) for c in grid.columns), style="dim" if row.reference else None)
         parts += [shown, Text()]
-    against = f"; +- against {versus(comparison)} on the same seeds, 95 %" if comparison.baseline else ""
+    against = (
+        f"; differences with 95 % intervals against {versus(comparison)}, on the same seeds"
+        if comparison.baseline
+        else ""
+    )
     parts.append(Text(f"{described(comparison)}{against}", style="dim"))
     parts += [Text(note, style="yellow") for note in comparison.notes[:5]]
     if len(comparison.notes) > 5:

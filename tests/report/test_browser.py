@@ -45,6 +45,6 @@ def test_it_sorts_filters_and_never_scrolls_sideways(swept, make, tmp_path, widt
     command = [BROWSER, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", frame.as_uri()]
     said = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout.rpartition("</script>")[2]
     down, up, other, shown, sideways = said.partition("</body>")[0].split("; ")
-    assert down == "descending fixmatch simclr supervised raw random"
-    assert up == "ascending random raw supervised simclr fixmatch"
+    assert down == "descending fixmatch simclr supervised (reference) raw (reference) random (reference)"
+    assert up == "ascending random (reference) raw (reference) supervised (reference) simclr fixmatch"
     assert (other, shown, sideways) == ("none", "2", "sideways 0")

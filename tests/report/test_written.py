@@ -193,3 +193,15 @@ def test_a_place_that_cannot_be_written_is_said(swept, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write([swept], tmp_path / "file")
+
+
+def test_curves_and_costs_are_of_one_number_of_labels(make):
+    from sslrun.report import compare
+    from sslrun.report.series import of_one_budget, series
+
+    for labels in (10, 40, 100):
+        make("fixmatch", 0, labels=labels)
+        make("simclr", labels)
+    chosen = {s.name: of_one_budget(s.runs) for s in series(compare([make.root]))}
+    assert [run.metrics["labels"] for run in chosen["fixmatch"][0]] == [40] and chosen["fixmatch"][1] == "40"
+    assert len(chosen["simclr"][0]) == 3 and chosen["simclr"][1] == ""
