@@ -86,6 +86,8 @@ def fit(
     keep_freed_memory()
     learner.data.to(device.torch)
     learner.train()
+    if device.precision == "fp64":
+        learner.double()  # Lightning does so after it has restored a checkpoint, whose weights it would round
     plugins: list[Any] = [AtomicCheckpoints()]
     if device.world > 1:
         plugins.append(LayerSync())

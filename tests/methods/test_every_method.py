@@ -199,13 +199,14 @@ def test_resumes_bit_for_bit(names, modality, worlds, tmp_path):
         assert again.losses == whole.losses[total - len(again.losses) :]
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp64"])
 @every_case
-def test_resumes_bit_for_bit_in_bf16_with_accumulation(names, modality, worlds, tmp_path):
+def test_resumes_bit_for_bit_in_other_precisions_with_accumulation(names, modality, precision, worlds, tmp_path):
     arguments = overrides(names, one_world(worlds, modality))
     settings = {"epochs": 2, "accumulate": 2}
-    whole = train(arguments, device("bf16"), folder=tmp_path / "whole", **settings)
-    at = random.Random(f"bf16 {names} {modality}").randrange(len(whole.losses) - 1)
-    again = interrupted(arguments, device("bf16"), tmp_path / "again", at, "stop", **settings)
+    whole = train(arguments, device(precision), folder=tmp_path / "whole", **settings)
+    at = random.Random(f"{precision} {names} {modality}").randrange(len(whole.losses) - 1)
+    again = interrupted(arguments, device(precision), tmp_path / "again", at, "stop", **settings)
     assert_identical(again.state(), whole.state(), f"stop at {at}:")
 
 
