@@ -33,6 +33,7 @@ COUNTS: Bound = (
     lambda v: isinstance(v, ListConfig) and all(whole(1)[0](n) for n in v),
     "a list of numbers of labels, such as [10,40]",
 )
+ON_ERROR: Bound = (lambda v: v in ("continue", "stop"), "continue or stop")
 YES_NO: Bound = (lambda v: isinstance(v, bool), "true or false")
 
 OPTIMIZER = {"lr": POSITIVE, "weight_decay": NOT_NEGATIVE, "reference_batch": whole(1), "warmup": SHARE}
@@ -46,6 +47,10 @@ BOUNDS: dict[str, Bound] = {
     "accumulate": whole(1),
     "clip": POSITIVE,
     "save_every": NOT_NEGATIVE,
+    "on_error": ON_ERROR,
+    "sweep.limit": whole(1),
+    "sweep.samples": whole(1),
+    "launcher.jobs": COUNT,
     "data.val_fraction": PART,
     "data.test_fraction": PART,
     "data.exclude_labelled": YES_NO,

@@ -22,6 +22,7 @@ from sslrun.nn.optim import scaled_lr, schedule
 from sslrun.record.encoder import load_state, read_config
 from sslrun.rng import seed_of
 
+SWEEP_KEYS = ("sweep", "launcher", "on_error")
 MODULE_KEYS = ("val_fraction", "test_fraction", "exclude_labelled")  # the data module's, not the source's
 OPTIMIZER_KEYS = ("lr", "weight_decay", "lr_scaling", "reference_batch", "schedule", "warmup")
 
@@ -186,7 +187,7 @@ def optimizer_factory(node: Mapping[str, Any], lr: float | None, batch: int, ste
 
 
 def resolved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The configuration without interpolations and Hydra's own keys, with absolute paths.
+    """The configuration of one run: without interpolations, Hydra's keys and those of sweeps, with absolute paths.
 
     Raises:
         UserError: a value that cannot work, or an encoder beside weights that have another.
@@ -194,6 +195,8 @@ def resolved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     cfg.pop("hydra", None)
     refuse_out_of_bounds(cfg)
+    for key in SWEEP_KEYS:
+        cfg.pop(key, None)
     absolute_paths(cfg)
     if cfg.weights and any(o.startswith("encoder=") for o in overrides):
         theirs = _read_weights(cfg)[0]

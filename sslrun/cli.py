@@ -29,14 +29,10 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         if "traceback=true" in argv:
             raise
-        _say(error)
+        from sslrun.explain import explain
+
+        print(f"sslrun: {explain(error)}", file=sys.stderr)
         sys.exit(1)
-
-
-def _say(error: BaseException, of: str = "") -> None:
-    from sslrun.explain import explain
-
-    print(f"sslrun: {of}{explain(error)}", file=sys.stderr)
 
 
 def _verb(name: str, *argv: str) -> None:
@@ -52,7 +48,7 @@ def _hydra(argv: list[str]) -> None:
     import hydra
     from hydra._internal.utils import get_args_parser
 
-    strange = get_args_parser().parse_known_args(argv)[1]
+    given, strange = get_args_parser().parse_known_args(argv)
     if strange:  # argparse would print a page and exit
         from sslrun.errors import UserError
 
@@ -60,8 +56,13 @@ def _hydra(argv: list[str]) -> None:
     from sslrun.schema import conf_dir, register
 
     register()
+    asks = given.cfg or given.help or given.hydra_help or given.info or given.shell_completion
+    if not asks and (given.multirun or any(o.startswith("experiment=") for o in given.overrides)):
+        from sslrun.sweep import ran
+
+        if ran(given.overrides, given.config_dir, given.multirun):
+            return
     failed: list[Exception] = []
-    process = os.getpid()
 
     @hydra.main(config_path=conf_dir(), config_name="config", version_base="1.3")
     def task(cfg: Any) -> None:
@@ -77,20 +78,12 @@ def _hydra(argv: list[str]) -> None:
         try:
             run(cfg, Path(now.runtime.output_dir), overrides=list(now.overrides.task))
         except Exception as error:
-            if os.getpid() != process:  # a launcher's worker: the launcher reports
-                raise
-            failed.append(error)  # Hydra would add lines of its own; in a sweep, the other jobs go on
-            if now.mode.name == "MULTIRUN":
-                _say(error, f"{' '.join(now.overrides.task)}: ")
+            failed.append(error)  # Hydra would add lines of its own
 
     old, sys.argv = sys.argv, [sys.argv[0], *argv]
     try:
         task()
     finally:
         sys.argv = old
-    if len(failed) == 1 and not {"-m", "--multirun"} & set(argv):
-        raise failed[0]
     if failed:
-        from sslrun.errors import UserError
-
-        raise UserError(f"{len(failed)} of the sweep's jobs failed; each has said why above.")
+        raise failed[0]

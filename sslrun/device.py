@@ -67,12 +67,16 @@ def resolve(cfg: Any) -> Device:
     devices = count if cfg.device.devices == "auto" else int(cfg.device.devices)
     if wanted == "gpu" and devices > count:
         raise UserError(f"device.devices={devices} is more than the {count} GPUs of this machine.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = cfg.device.threads or max(1, cores // devices)
+    threads = cfg.device.threads or max(1, cores() // devices)
     if cfg.precision != "auto" and cfg.precision not in PRECISIONS:
         raise UserError(f"precision={cfg.precision} is unknown; choose one of auto, {', '.join(PRECISIONS)}.")
     precision = _fast_precision(wanted) if cfg.precision == "auto" else cfg.precision
     return Device(wanted, devices, int(cfg.device.num_nodes), int(threads), precision)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _fast_precision(accelerator: str) -> str:

@@ -31,7 +31,7 @@ from sslrun.record.folder import RunFolder, write_atomically, write_json
 from sslrun.record.gallery import flat
 from sslrun.reference import reference, supervision_of, tuner
 
-UNHASHED = ("logger", "save_every", "traceback", "max_time", "launcher")
+UNHASHED = ("logger", "save_every", "traceback", "max_time")
 
 
 def logger(node: dict[str, Any], folder: RunFolder, checkpoint: Path | None) -> Any:

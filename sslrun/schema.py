@@ -27,6 +27,7 @@ class Config:
     clip: float | None = None
     max_time: str | None = None
     save_every: float = 60.0
+    on_error: str = "continue"
     traceback: bool = False
     encoder: Any = field(default_factory=dict)
     augmentation: Any = field(default_factory=dict)
@@ -36,6 +37,8 @@ class Config:
     device: Any = field(default_factory=dict)
     eval: Any = field(default_factory=dict)
     logger: Any = field(default_factory=dict)
+    sweep: Any = field(default_factory=dict)
+    launcher: Any = field(default_factory=dict)
     reference: bool | None = True
     supervision: Any = field(default_factory=dict)
 
