@@ -23,8 +23,9 @@ def main(argv: list[str] | None = None) -> None:
             _verb(*argv)
         else:
             _hydra(argv)
-    except KeyboardInterrupt:
-        print("sslrun: interrupted; what was trained is saved, `sslrun resume RUN` goes on.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        ahead = str(stop) or "what was trained is saved, `sslrun resume RUN` goes on."
+        print(f"sslrun: interrupted; {ahead}", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if "traceback=true" in argv:

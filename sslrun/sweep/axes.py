@@ -1,4 +1,4 @@
-"""What a sweep varies, read in Hydra's grammar: `seed=0,1`, `labels=range(10,50,10)`, `lr=tag(log,interval(1e-4,1e-1))`."""
+"""What a sweep varies, read in Hydra's grammar: `seed=0,1`, `labels=range(10,50)`, `lr=tag(log,interval(1e-4,.1))`."""
 
 from __future__ import annotations
 

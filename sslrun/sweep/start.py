@@ -48,7 +48,11 @@ def sweep(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConf
         planner = Planner(composed, fixed, study.machine["threads"], study.machine["precision"])
         study.add(planner.jobs(points))
         console().print(f"sweep    {len(study.jobs)} jobs, {launcher.slots} at a time, in {_short(study.path)}")
-        rows = Driver(study.jobs, launcher, cfg.on_error == "stop").run()
+        try:
+            rows = Driver(study.jobs, launcher, cfg.on_error == "stop").run()
+        except KeyboardInterrupt:
+            done = sum(job.done() for job in study.jobs)
+            raise KeyboardInterrupt(f"{done} of {len(study.jobs)} jobs are done; the same command goes on.") from None
         _report(study)
         _refuse_failures(rows)
     finally:
@@ -107,6 +111,6 @@ def _refuse_failures(rows: Sequence[Row]) -> None:
         told = "; ".join(f"{row.job.name}: {row.note}" for row in failed[:5])
         more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
         raise UserError(
-            f"{len(failed)} of {len(rows)} jobs did not finish ({told}{more}); each folder's log.txt says more, and the "
-            "same command tries them again."
+            f"{len(failed)} of {len(rows)} jobs did not finish ({told}{more}); each folder's log.txt says more, and "
+            "the same command tries them again."
         )

@@ -22,7 +22,7 @@ from sslrun.explain import explain
 from sslrun.outcome import UNHASHED
 from sslrun.record.folder import Lock, RunFolder, write_json
 from sslrun.schema import Config
-from sslrun.sweep.axes import Axis, Point, label
+from sslrun.sweep.axes import Point, label
 
 SIMPLE = {k for k, f in Config.__dataclass_fields__.items() if f.type != "Any"}  # keys that choose no other file
 DONE = ("finished", "collapsed")
@@ -171,11 +171,9 @@ class Study:
             raise UserError(
                 f"{self.path / 'sweep.json'} cannot be read ({error}); choose another sweep.name."
             ) from error
-        differs = differences(old["definition"], self.definition)
+        differs = "; ".join(differences(old["definition"], self.definition))
         if differs:
-            raise UserError(
-                f"the sweep {self.path} exists with another definition ({'; '.join(differs)}); choose another sweep.name."
-            )
+            raise UserError(f"the sweep {self.path} has another definition ({differs}); choose another sweep.name.")
         self._created, self.machine = old["created"], old["machine"]
         self._known = {job["id"]: job["folder"] for job in old["jobs"]}
 
