@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sslrun.report.axes import Entry
-from sslrun.report.collect import Run
 from sslrun.report.measure import Number, number
 
 RESULTS_OF = ("C", "selected_score", "stage", "subjects")  # what a protocol chose in each run, not how it chooses
@@ -114,16 +113,16 @@ def _signature(n: Number) -> dict[str, Any]:
         "torch": versions.get("torch"),
         "precision": m.get("precision"),
         "metric": f"{n.subject} {n.metric}",
-        "protocol": protocol(n.run, n.metric),
+        "protocol": protocol(n),
     }
 
 
-def protocol(run: Run, metric: str) -> str:
-    """How a metric was measured, without what came out of it."""
-    told = (run.metrics.get("protocol") or {}).get(metric.rpartition("/")[0].split("/")[0]) or {}
+def protocol(n: Number) -> str:
+    """How a number was measured, without what came out of it."""
+    told = (n.run.metrics.get("protocol") or {}).get(n.metric.rpartition("/")[0].split("/")[0]) or {}
     kept = {k: v for k, v in told.items() if k not in RESULTS_OF}
     if "selected_on" not in kept and isinstance(told.get("subjects"), dict):
-        own = (told["subjects"].get("trained") or {}).get("selected_on")
+        own = (told["subjects"].get(n.subject) or {}).get("selected_on")
         kept |= {"selected_on": own} if own else {}
     return "; ".join(
         f"{k.replace('_', ' ')}: {v if isinstance(v, str) else json.dumps(v)}" for k, v in sorted(kept.items())

@@ -10,7 +10,8 @@ from typing import Any
 from sslrun.report import canvas
 from sslrun.report.canvas import COLOURS, MARKERS, spread
 from sslrun.report.collect import Run
-from sslrun.report.compare import Comparison, Grid
+from sslrun.report.compare import Comparison
+from sslrun.report.grid import Grid
 from sslrun.report.lines import heads
 from sslrun.report.measure import MEANING
 from sslrun.report.series import (

@@ -13,7 +13,8 @@ from sslrun.report.compare import Comparison
 from sslrun.report.measure import MEANING
 from sslrun.report.words import order, word
 
-OWN = {
+SUBJECTS = {
+    **MEANING,
     "ema": "the method's own predictions on test samples, by the averaged weights",
     "model": "the method's own predictions on test samples, by the last weights",
     "trained": "the trained encoder",
@@ -26,13 +27,13 @@ def protocols(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     for grid in comparison.grids:
         for row in grid.rows:
             for shown in row.cells.values():
-                for n in shown.numbers if not row.reference else ():
-                    how = protocol(n.run, n.metric)
+                for n in shown.numbers:
+                    how = protocol(n)
                     split = "scored once on the test part, after training"
                     found[
                         n.run.data,
                         n.metric,
-                        f"{n.subject}: {OWN.get(n.subject.split(':')[0], '')}",
+                        f"{n.subject}: {SUBJECTS.get(n.subject.split(':')[0], '')}",
                         "; ".join(t for t in (how, split) if t),
                     ] = None
     return sorted(found)

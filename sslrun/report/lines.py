@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sslrun.report.compare import Comparison, Grid, Row, Shown
+from sslrun.report.compare import Comparison
+from sslrun.report.grid import Grid, Row, Shown
 from sslrun.report.words import interval, listed, measure, spread
 
 

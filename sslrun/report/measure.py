@@ -71,7 +71,7 @@ def kind(run: Run, name: str, labels: str | None, metric: str | None) -> tuple[s
     return "accuracy", labels or ("null" if used is None else str(used))
 
 
-def reference(ours: Number, subject: str, metric: str | None) -> float | None:
+def reference(ours: Number, subject: str, metric: str | None) -> Number | None:
     """What `random`, `raw` or `supervised` reach in the same run with as many labels.
 
     The supervised network is judged by its own predictions where they were scored, the encoder and the inputs by the
@@ -86,4 +86,5 @@ def reference(ours: Number, subject: str, metric: str | None) -> float | None:
         if subject == "supervised":
             same = reads_labels(ours.run) or labels == "null"  # their plain `classify` has the run's own labels
             names = [f"classify{at}/accuracy", *([OWN] if same else []), *names]
-    return next((found[n] for n in names if n in found), None)
+    has = next((n for n in names if n in found), None)
+    return Number(found[has], has, subject, ours.kind, ours.run) if has else None

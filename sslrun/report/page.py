@@ -12,7 +12,8 @@ from sslrun import __version__
 from sslrun.report import facts, lines
 from sslrun.report.axes import Entry
 from sslrun.report.collect import Run
-from sslrun.report.compare import Comparison, Grid, Row, Shown, described, versus
+from sslrun.report.compare import Comparison, described, versus
+from sslrun.report.grid import Grid, Row, Shown
 from sslrun.report.words import listed, measure, number
 
 HERE = Path(__file__).parent

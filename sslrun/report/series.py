@@ -66,9 +66,9 @@ def references_by_labels(runs: Sequence[Run]) -> dict[str, dict[int, list[float]
         first: dict[tuple, tuple[int, float]] = {}
         for run in runs:
             for labels, ours in _budgets(run):
-                value = reference(ours, subject, None)
-                if value is not None:
-                    first.setdefault((labels, run.seed), (labels, value))
+                theirs = reference(ours, subject, None)
+                if theirs:
+                    first.setdefault((labels, run.seed), (labels, theirs.value))
         values: dict[int, list[float]] = defaultdict(list)
         for labels, value in first.values():
             values[labels].append(value)
