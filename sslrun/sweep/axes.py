@@ -86,7 +86,7 @@ def _axis(override: Override) -> Axis:
     key = override.get_key_element()
     if override.is_interval_sweep():
         ends = override.value()
-        whole = isinstance(ends.start, int) and isinstance(ends.end, int)
+        whole = re.search(r"interval\(\s*-?\d+\s*,\s*-?\d+\s*\)", str(override.input_line)) is not None
         low, high, log = float(ends.start), float(ends.end), "log" in ends.tags
         if not low < high or (log and low <= 0):
             raise UserError(
