@@ -120,10 +120,8 @@ def _signature(n: Number) -> dict[str, Any]:
 def protocol(n: Number) -> str:
     """How a number was measured, without what came out of it."""
     told = (n.run.metrics.get("protocol") or {}).get(n.metric.rpartition("/")[0].split("/")[0]) or {}
-    kept = {k: v for k, v in told.items() if k not in RESULTS_OF}
-    if "selected_on" not in kept and isinstance(told.get("subjects"), dict):
-        own = (told["subjects"].get(n.subject) or {}).get("selected_on")
-        kept |= {"selected_on": own} if own else {}
+    own = (told.get("subjects") or {}).get(n.subject) or {}
+    kept = {k: v for k, v in {**told, **own}.items() if k not in RESULTS_OF}
     return "; ".join(
         f"{k.replace('_', ' ')}: {v if isinstance(v, str) else json.dumps(v)}" for k, v in sorted(kept.items())
     )

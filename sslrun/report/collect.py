@@ -17,6 +17,21 @@ from sslrun.record.origin import flat
 UNFINISHED = ("running", "interrupted", "failed")
 SCORED = ("finished", "collapsed")  # a collapsed run has its numbers: leaving it out would be choosing by result
 
+WORDS = (
+    "method",
+    "data",
+    "seed",
+    "split_seed",
+    "labels",
+    "primary",
+    "precision",
+    "split_hash",
+    "harm",
+    "threads",
+    "world",
+)
+NUMBERS = ("wall_s", "training_s", "samples_per_s", "peak_rss_mb")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -191,6 +206,7 @@ def _read(path: Path, files: set[str]) -> Run:
         raise _Damaged(f"status.json says {status}, but there is no metrics.json")
     metrics = _told(path / "metrics.json")
     metrics["results"] = _results(metrics.get("results"))
+    _refuse_odd(metrics)
     settings = metrics.get("settings")
     if not isinstance(settings, dict):
         settings = _settings(path, files)
@@ -204,6 +220,18 @@ def _results(told: Any) -> dict[str, dict[str, float]]:
         subject: {k: float(v) for k, v in found.items() if isinstance(v, int | float) and v == v}
         for subject, found in told.items()
     }
+
+
+def _refuse_odd(metrics: Mapping[str, Any]) -> None:
+    """So that whoever reads a run afterwards finds what they expect under these keys, or nothing."""
+    nested = [metrics.get("versions") or {}, metrics.get("protocol") or {}]
+    for told in list(nested[1].values()) if isinstance(nested[1], dict) else ():
+        subjects = told.get("subjects") or {} if isinstance(told, dict) else {}
+        nested += [told, subjects, *(subjects.values() if isinstance(subjects, dict) else ())]
+    odd = [key for key in WORDS if isinstance(metrics.get(key), list | dict)]
+    odd += [key for key in NUMBERS if not isinstance(metrics.get(key), int | float | None)]
+    if odd or not all(isinstance(node, dict) for node in nested):
+        raise _Damaged(f"metrics.json has odd {' and '.join(odd) or 'versions or protocol'}")
 
 
 def _settings(path: Path, files: set[str]) -> dict[str, Any]:

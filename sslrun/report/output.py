@@ -21,10 +21,10 @@ def save(comparison: Comparison, folders: Sequence[Path], out: Path) -> Path:
     pictures = draw.draw(comparison)
     captions = {name: caption for name, (caption, _) in pictures.items()}
     files: dict[str, bytes] = {
-        "index.html": page.page(comparison, title, pictures).encode(),
-        "report.md": markdown.markdown(comparison, title, captions).encode(),
-        "runs.csv": sheets.runs(comparison).encode(),
-        "comparison.csv": sheets.comparison(comparison).encode(),
+        "index.html": page.page(comparison, title, pictures).encode(errors="replace"),
+        "report.md": markdown.markdown(comparison, title, captions).encode(errors="replace"),
+        "runs.csv": sheets.runs(comparison).encode(errors="replace"),
+        "comparison.csv": sheets.comparison(comparison).encode(errors="replace"),
         **{f"figures/{name}.png": png for name, (_, png) in pictures.items()},
     }
     try:

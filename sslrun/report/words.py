@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,8 @@ def order(values: Iterable[str]) -> list[str]:
         try:
             return (0, float(text), text)
         except ValueError:
-            return (2 if text == "null" else 1, 0.0, text)
+            digits = re.sub(r"\d+", lambda m: m[0].zfill(9), text)  # resnet18 before resnet101
+            return (2 if text == "null" else 1, 0.0, digits)
 
     return sorted(set(values), key=rank)
 

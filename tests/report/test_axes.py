@@ -118,4 +118,4 @@ def test_sweeps_keep_their_order(swept):
 def test_one_spelling_for_each_value():
     assert word("1e-3") == word(0.001) == word("0.0010") and word("40") == word(40) == word(40.0)
     assert word(None) == "null" and word(True) == "true" and word("simclr") == "simclr"
-    assert order(["null", "100", "b", "9", "a"]) == ["9", "100", "a", "b", "null"]
+    assert order(["null", "100", "b10", "9", "b9"]) == ["9", "100", "b9", "b10", "null"]

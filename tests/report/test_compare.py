@@ -136,6 +136,14 @@ def test_one_seed_or_one_method_has_no_best(make):
     assert not any(c.best for row in compare([make.root]).grids[0].rows for c in row.cells.values())
 
 
+def test_methods_that_share_no_seed_are_not_ranked(make):
+    for seed in range(3):
+        ours = {"trained": {"linear@40/accuracy": 0.9 + 0.01 * seed}}
+        make("simclr", seed, results=ours)
+        make("rotation", 10 + seed, results={"trained": {"linear@40/accuracy": 0.5}})
+    assert not any(c.best for row in compare([make.root]).grids[0].rows for c in row.cells.values())
+
+
 def test_a_reference_can_be_the_best(make, cell):
     for seed in range(3):
         make("simclr", seed, 0.5 + 0.01 * seed, references=(0.9 + 0.011 * seed, 0.1, 0.2))

@@ -205,3 +205,8 @@ def test_curves_and_costs_are_of_one_number_of_labels(make):
     chosen = {s.name: of_one_budget(s.runs) for s in series(compare([make.root]))}
     assert [run.metrics["labels"] for run in chosen["fixmatch"][0]] == [40] and chosen["fixmatch"][1] == "40"
     assert len(chosen["simclr"][0]) == 3 and chosen["simclr"][1] == ""
+
+
+def test_a_folder_named_in_no_encoding_is_reported_all_the_same(make, tmp_path):
+    make("simclr", 0, folder="a\udcff")
+    assert write([make.root], tmp_path / "r").page.exists()
