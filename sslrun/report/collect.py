@@ -149,7 +149,8 @@ def _sweep(path: Path, found: Found) -> dict[str, tuple[str, list[dict[str, str]
     """Notes a sweep; returns its jobs' places by the real path of their folder."""
     try:
         told = _object(path / "sweep.json")
-        axes = {str(k): [str(v) for v in values] for k, values in told["axes"].items()}
+        # An axis that is searched has an interval for its values, not a list.
+        axes = {str(k): [str(v) for v in vs] if isinstance(vs, list) else [] for k, vs in told["axes"].items()}
         jobs = {
             os.path.realpath(path / job["folder"]): (
                 str(path / job["folder"]),

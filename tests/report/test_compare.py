@@ -38,6 +38,16 @@ def test_a_sweep_before_its_first_result(make, cell):
     assert value(cell(found, "simclr")) == "waiting 1" and found.baseline == ""
 
 
+def test_a_search_has_a_row_for_each_value(make):
+    jobs = []
+    for i, lr in enumerate((0.1, 0.01, 0.3)):
+        make("simclr", 0, 0.5 + 0.1 * i, folder=f"s/{i}", settings={"lr": lr})
+        jobs.append((str(i), [{"lr": str(lr)}]))
+    found = compare([make.sweep("s", {"lr": "interval(0.001, 1)"}, jobs)])
+    rows = [row.labels for row in found.grids[0].rows if not row.reference]
+    assert found.rows == ["lr"] and rows == [("0.01",), ("0.1",), ("0.3",)]
+
+
 def test_a_number_that_a_method_does_not_have_is_missing(make, cell):
     make("simclr", 0)
     make("kmeans", 0, results={"model": {"cluster/nmi": 0.7}}, primary="cluster/nmi")
