@@ -147,6 +147,9 @@ def test_curves_that_were_cut_off_are_read_as_far_as_they_go(make, tmp_path):
     path = make()
     make.curves(path, [0.5, 0.6, 0.7], cut=True)
     assert validation(path / "metrics.csv")["knn_accuracy"] == {10: 0.5, 20: 0.6}
+    with open(path / "metrics.csv", "a") as f:
+        f.write("\n4,40,validation/knn_accuracy,0.7e")
+    assert validation(path / "metrics.csv")["knn_accuracy"] == {10: 0.5, 20: 0.6}
     assert validation(tmp_path / "none.csv") == {}
 
 
