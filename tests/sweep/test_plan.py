@@ -10,7 +10,7 @@ from sslrun.compose import compose, composer
 from sslrun.errors import UserError
 from sslrun.sweep.axes import Axis, draws, grid, label, read
 from sslrun.sweep.search import Grid, Random
-from sslrun.sweep.study import Job, Planner, Study, differences
+from sslrun.sweep.study import Job, Planner, Study, common, differences
 
 FIXED = ["data=digits", "epochs=3"]
 
@@ -95,9 +95,7 @@ def test_names_need_no_quotes():
 def test_labels_that_a_method_does_not_read_make_no_jobs(planner):
     points = grid([Axis("method", ("simclr", "supervised")), Axis("labels", ("20", "40")), Axis("seed", ("0", "1"))])
     jobs = planner().jobs(points)
-    by_name = {
-        label(j.cells[0] if len(j.cells) == 1 else {k: j.cells[0][k] for k in ("method", "seed")}): j for j in jobs
-    }
+    by_name = {label(common(job.cells)): job for job in jobs}
     assert set(by_name) == {"simclr_seed-0", "simclr_seed-1"} | {
         f"supervised_labels-{n}_seed-{s}" for n in (20, 40) for s in (0, 1)
     }
