@@ -25,7 +25,7 @@ def word(value: Any) -> str:
     if value is None or isinstance(value, bool | list | dict):
         return json.dumps(value, default=str)
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.10g}"
+        return f"{value:.10g}"
     return str(value)
 
 
