@@ -50,6 +50,8 @@ BOUNDS: dict[str, Bound] = {
     "on_error": ON_ERROR,
     "sweep.limit": whole(1),
     "sweep.samples": whole(1),
+    "sweep.trials": whole(1),
+    "sweep.seed": whole(0),
     "launcher.jobs": COUNT,
     "data.val_fraction": PART,
     "data.test_fraction": PART,

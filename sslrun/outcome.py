@@ -106,6 +106,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
         "world": device.world,
         "lr": experiment.lr,
         "steps": experiment.steps_done,
+        "validation": experiment.monitor and experiment.monitor.found(),
         "wall_s": round(time.perf_counter() - experiment.began, 2),
         "training_s": round(trained_s, 2),
         **_speed(experiment),

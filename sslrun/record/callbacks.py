@@ -195,10 +195,21 @@ class Monitor(pl.Callback):
     """
 
     def __init__(self, folder: RunFolder, look: Callable, curves: Curves, looks: int, primary: str, larger: bool):
-        self.path, self.look, self.curves, self.looks = folder / "checkpoints/best.ckpt", look, curves, looks
+        self.folder, self.look, self.curves, self.looks = folder, look, curves, looks
         self.primary, self.larger = primary, larger
+        self.path = folder / "checkpoints/best.ckpt"
         self.best: float | None = None
         self.best_step = -1
+
+    def found(self) -> dict[str, Any] | None:
+        """The best value there was, for metrics.json; None where nothing was looked at."""
+        if self.best is None:
+            return None
+        return {"metric": self.primary, "best": self.best, "step": self.best_step, "larger": self.larger}
+
+    def on_train_start(self, trainer: pl.Trainer, learner: Any) -> None:
+        if self.looks and trainer.is_global_zero:  # a sweep that watches the curve has to know which one
+            self.folder.set_status("running", judged={"metric": self.primary, "larger": self.larger})
 
     def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, out: Any, batch: Any, batch_idx: int) -> None:
         if not self.looks or not ends_epoch(trainer, batch_idx):

@@ -105,11 +105,22 @@ class RunFolder:
     def release(self) -> None:
         self._lock.release()
 
-    def set_status(self, status: str, reason: str = "", step: int | None = None, steps: int | None = None) -> None:
-        """Writes status.json; `step` of `steps` are kept from before where they are not given."""
+    def set_status(
+        self,
+        status: str,
+        reason: str = "",
+        step: int | None = None,
+        steps: int | None = None,
+        judged: dict[str, Any] | None = None,
+    ) -> None:
+        """Writes status.json; what is not given of the last three is kept from before.
+
+        It was at `step` of `steps`; `judged` says by which metric of the validation part, and which way is better.
+        """
         old = self.status()
         entry = {"status": status, "reason": reason, "step": old.get("step", 0) if step is None else step}
         entry["steps"] = old.get("steps") if steps is None else steps
+        entry["judged"] = judged or old.get("judged")
         write_json(self / "status.json", {**entry, "pid": os.getpid(), "host": socket.gethostname(), "boot": boot_id()})
 
     def status(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sslrun.record.folder import RunFolder
 from sslrun.sweep.screen import Row, Screen, result
+from sslrun.sweep.search import Search
 from sslrun.sweep.study import Job, state_of
 
 POLL = 0.5  # seconds between two looks at the running jobs
@@ -15,24 +16,28 @@ PATIENCE = 120.0  # seconds that interrupted jobs have to save
 
 
 class Driver:
-    """Runs the jobs of a study by a launcher, `launcher.slots` at a time.
+    """Runs the jobs of a study, and those that its search proposes, by a launcher, `launcher.slots` at a time.
 
     One job's failure does not end the others unless `stop_on_error`; an interruption asks the running ones to save.
     """
 
-    def __init__(self, jobs: list[Job], launcher: Any, stop_on_error: bool):
-        self.launcher, self.stop_on_error = launcher, stop_on_error
+    def __init__(self, jobs: list[Job], launcher: Any, stop_on_error: bool, search: Search | None = None):
+        self.launcher, self.stop_on_error, self.search = launcher, stop_on_error, search or Search()
         self.rows = [Row(job) for job in jobs]
         self.running: list[tuple[Row, Any]] = []
         self._progress: Callable[[Row], None] = self._read
         for row in self.rows:
-            if row.job.done():
+            if self.search.prune(row):
+                row.state = "pruned"
+            elif row.job.done():
                 row.state = "finished"
                 row.note, row.seconds = result(row.job)
+            if row.state != "waiting":
+                self.search.told(row)
 
     def run(self) -> list[Row]:
         """Until every job has ended; raises KeyboardInterrupt, after the running ones have saved, on Ctrl-C."""
-        with Screen(self.rows, self.launcher.slots) as screen:
+        with Screen(self.rows, self.launcher.slots, self.search.waiting) as screen:
             self.screen = screen
             try:
                 while self._fill() or self.running:
@@ -45,23 +50,39 @@ class Driver:
 
     def _fill(self) -> bool:
         """Starts waiting jobs while there is room; false when none waits, or none shall be started any more."""
-        waiting = [row for row in self.rows if row.state == "waiting"]
         if self.stop_on_error and any(row.state == "failed" for row in self.rows):
             return False
-        for row in waiting[: self.launcher.slots - len(self.running)]:
+        while len(self.running) < self.launcher.slots:
+            row = self._waiting()
+            if row is None:
+                return False
             row.state, row.began = "running", time.monotonic()
             self.running.append((row, self.launcher.start(row.job)))
-        return bool(waiting)
+        return True
+
+    def _waiting(self) -> Row | None:
+        """The next row to start: one that waits, or a new one of the search."""
+        row = next((row for row in self.rows if row.state == "waiting"), None)
+        if row is None and (job := self.search.next()) is not None:
+            row = Row(job)
+            self.rows.append(row)
+        return row
 
     def _look(self) -> None:
         """Reads how far running jobs are, and takes leave of those that ended."""
         for row, worker in list(self.running):
+            alive = worker.alive()  # asked first: what it writes before it ends is read below
             self._read(row)
-            if worker.alive():
+            if row.state == "running" and self.search.prune(row):
+                row.state = "pruned"
+                if alive:
+                    worker.interrupt()
+            if alive:
                 continue
             self.running.remove((row, worker))
             self.launcher.ended(worker)
             self._judge(row, worker)
+            self.search.told(row)
             self.screen.event(row)
 
     @staticmethod
@@ -74,7 +95,10 @@ class Driver:
     def _judge(self, row: Row, worker: Any) -> None:
         """What became of a job whose process has ended."""
         job, status = row.job, RunFolder(row.job.folder).status()
-        if job.done():
+        if row.state == "pruned":
+            if status.get("status") == "interrupted":
+                RunFolder(job.folder).set_status("interrupted", "pruned by the sweep; `sslrun resume` goes on")
+        elif job.done():
             row.state, row.seconds = "finished", time.monotonic() - row.began
             row.note = result(job)[0]
         elif status.get("status") in ("failed", "interrupted"):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from sslrun.device import Device, cores
+from sslrun.device import cores, resolve
 from sslrun.sweep.job import work
 from sslrun.sweep.study import Job
 
@@ -59,8 +59,9 @@ class Local:
         self.wanted, self.slots = jobs, 1
         self._free: list[int] = []
 
-    def share(self, device: Device) -> dict[str, Any]:
+    def share(self, cfg: Any) -> dict[str, Any]:
         """Settles how many jobs run at a time, and returns each one's threads and precision."""
+        device = resolve(cfg)
         if self.wanted != "auto":
             self.slots = int(self.wanted)
         elif device.accelerator == "gpu":

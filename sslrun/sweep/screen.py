@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,22 +49,24 @@ class Row:
         return spent * (self.steps - self.step) / done
 
 
-def seconds_left(rows: Sequence[Row], slots: int) -> float | None:
-    """Until all rows have ended, `slots` at a time: from what jobs of the same method took."""
+def seconds_left(rows: Sequence[Row], slots: int, more: int = 0) -> float | None:
+    """Until all rows have ended and as many `more`, `slots` at a time: from what jobs of the same method took."""
     open_rows = [row for row in rows if row.state in ("waiting", "running")]
     took: dict[str, list[float]] = {}
     for row in rows:
         if row.seconds is not None and row.state == "finished":
             took.setdefault(row.kind, []).append(row.seconds)
     every = [s for found in took.values() for s in found]
-    total = 0.0
+    if more and not every:
+        return None
+    total = more * statistics.mean(every) if more else 0.0
     for row in open_rows:
         typical = statistics.mean(took.get(row.kind) or every) if every else None
         left = row.left(typical)
         if left is None:
             return None
         total += left
-    return total / max(1, min(slots, len(open_rows) or 1))
+    return total / max(1, min(slots, len(open_rows) + more or 1))
 
 
 def result(job: Job) -> tuple[str, float | None]:
@@ -81,10 +83,10 @@ def _number(name: str, value: float) -> str:
 
 
 class Screen:
-    """Shows rows; `event` says a line that stays, `refresh` redraws what moves."""
+    """Shows rows, to which `more()` may come; `event` says a line that stays."""
 
-    def __init__(self, rows: list[Row], slots: int):
-        self.rows, self.slots = rows, slots
+    def __init__(self, rows: list[Row], slots: int, more: Callable[[], int] = lambda: 0):
+        self.rows, self.slots, self.more = rows, slots, more
         self.console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 160)
         self._live: Live | None = None
         if self.console.is_terminal:
@@ -101,18 +103,21 @@ class Screen:
 
     def event(self, row: Row) -> None:
         ended = sum(r.state in ("finished", "failed", "pruned") for r in self.rows)
-        left = seconds_left(self.rows, self.slots)
+        left = seconds_left(self.rows, self.slots, self.more())
         rest = f"; about {duration(left)} left" if left else ""
         took = f" in {duration(row.seconds)}" if row.seconds is not None and row.state == "finished" else ""
         note = f": {row.note}" if row.note else ""
-        self.console.print(f"\\[{ended}/{len(self.rows)}] {row.job.name} {row.state}{took}{note}{rest}", soft_wrap=True)
+        self.console.print(
+            f"\\[{ended}/{len(self.rows) + self.more()}] {row.job.name} {row.state}{took}{note}{rest}", soft_wrap=True
+        )
 
     def _table(self) -> Table:
-        count = {s: sum(r.state == s for r in self.rows) for s in ("finished", "running", "waiting", "failed")}
-        left = seconds_left(self.rows, self.slots)
+        shown = ("finished", "running", "waiting", "failed", "pruned")
+        count = {s: sum(r.state == s for r in self.rows) for s in shown}
+        left = seconds_left(self.rows, self.slots, self.more())
         title = ", ".join(f"{n} {s}" for s, n in count.items() if n or s == "finished")
         table = Table(box=None, pad_edge=False, title_justify="left", title_style="bold")
-        table.title = f"{title} of {len(self.rows)}" + (f"; about {duration(left)} left" if left else "")
+        table.title = f"{title} of {len(self.rows) + self.more()}" + (f"; about {duration(left)} left" if left else "")
         for name in ("job", "", "", "progress"):
             table.add_column(name, no_wrap=True, justify="left")
         shown = [r for r in self.rows if r.state == "running"]

@@ -1,4 +1,4 @@
-"""Which job comes next: those of a list, or what a search proposes."""
+"""Which jobs a study has: all known from the start, or proposed one after the other by what became of the others."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 from sslrun.errors import UserError
 from sslrun.sweep.axes import Axis, Point, draws, grid, size
+from sslrun.sweep.screen import Row
+from sslrun.sweep.study import Job, Planner, Study
 
 
 class Search:
-    """How the points of a study are chosen; this one knows them all from the start.
+    """How the points of a study are chosen; this one knows them all from the start, and hears what it does not need.
 
     `name` is the study's folder under outputs/sweeps (null: made of the overrides); `limit` is how many jobs are let
     through; `over` are axes that an experiment brings along, read before the search is made.
@@ -20,12 +22,35 @@ class Search:
         self.name, self.limit = name, limit
 
     def points(self, axes: Sequence[Axis]) -> list[Point]:
-        """The points to run.
+        """The points that are known from the start.
 
         Raises:
             UserError: axes that this search cannot take, or more points than `limit`.
         """
         raise NotImplementedError
+
+    def open(self, points: Sequence[Point], planner: Planner, study: Study) -> None:
+        """Adds the jobs that are known by now to the study."""
+        study.add(planner.jobs(points))
+
+    def next(self) -> Job | None:
+        """A job that the study did not have yet; None where there is none, for now or for good."""
+        return None
+
+    def waiting(self) -> int:
+        """How many jobs may still be proposed."""
+        return 0
+
+    def prune(self, row: Row) -> bool:
+        """Whether the search wants no more of this job."""
+        return False
+
+    def told(self, row: Row) -> None:
+        """Hears what became of a job, in this call or in an earlier one."""
+
+    def best(self) -> tuple[str, Point] | None:
+        """The best job in words, and its point; None where none is chosen."""
+        return None
 
     def _refuse_many(self, n: int) -> None:
         if n > self.limit:

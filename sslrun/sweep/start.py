@@ -13,17 +13,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from sslrun.bounds import refuse_out_of_bounds
 from sslrun.build import SWEEP_KEYS, make
-from sslrun.device import resolve
+from sslrun.catalogue import own_folders
 from sslrun.errors import UserError
 from sslrun.outcome import UNHASHED
 from sslrun.record.summary import console
 from sslrun.report import table, write
-from sslrun.sweep.axes import Axis, read
+from sslrun.sweep.axes import Axis, Point, read
 from sslrun.sweep.drive import Driver
 from sslrun.sweep.screen import Row
 from sslrun.sweep.study import Planner, Study
 
-KEPT = ("name", "limit", "over", "_target_")  # of the search, what does not say which points it takes
+KEPT = ("name", "limit", "over", "trials", "_target_")  # of the search, what does not say which points it takes first
 
 
 def sweep(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConfig]) -> None:
@@ -34,26 +34,28 @@ def sweep(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConf
         KeyboardInterrupt: it was interrupted, after the running jobs have saved.
     """
     cfg, axes, fixed = _read(overrides, composed)
-    search, launcher, device = make(_plain(cfg.sweep), "sweep"), make(_plain(cfg.launcher), "launcher"), resolve(cfg)
+    search, launcher = make(_plain(cfg.sweep), "sweep"), make(_plain(cfg.launcher), "launcher")
     definition = _definition(cfg, axes, fixed)
     points = search.points(axes)
     study = Study(
         Path("outputs/sweeps").absolute() / (search.name or _name(definition)), _command(overrides), definition
     )
+    shared = launcher.share(cfg)
     study.claim()
     try:
-        shared = launcher.share(device)
         study.machine = study.machine or shared  # a study goes on with what its first jobs had
         launcher.prepare(study.machine["threads"])
         planner = Planner(composed, fixed, study.machine["threads"], study.machine["precision"])
-        study.add(planner.jobs(points))
-        console().print(f"sweep    {len(study.jobs)} jobs, {launcher.slots} at a time, in {_short(study.path)}")
+        search.open(points, planner, study)
+        jobs = len(study.jobs) + search.waiting()
+        console().print(f"sweep    {jobs} jobs, {launcher.slots} at a time, in {_short(study.path)}")
         try:
-            rows = Driver(study.jobs, launcher, cfg.on_error == "stop").run()
+            rows = Driver(study.jobs, launcher, cfg.on_error == "stop", search).run()
         except KeyboardInterrupt:
             done = sum(job.done() for job in study.jobs)
-            raise KeyboardInterrupt(f"{done} of {len(study.jobs)} jobs are done; the same command goes on.") from None
+            raise KeyboardInterrupt(f"{done} of {jobs} jobs are done; the same command goes on.") from None
         _report(study)
+        _tell_best(search.best(), fixed)
         _refuse_failures(rows)
     finally:
         study.release()
@@ -90,8 +92,9 @@ def _name(definition: Mapping[str, Any]) -> str:
     return f"{text[:60] or 'sweep'}-{digest}"
 
 
-def _command(overrides: Sequence[str]) -> str:
-    return shlex.join(["sslrun", "-m", *overrides])
+def _command(overrides: Sequence[str], flags: Sequence[str] = ("-m",)) -> str:
+    folders = [f"--config-dir={folder}" for folder in own_folders()]
+    return shlex.join(["sslrun", *folders, *flags, *overrides])
 
 
 def _short(path: Path) -> str:
@@ -103,6 +106,14 @@ def _report(study: Study) -> None:
         done = write([study.path], study.path / "report")
         console().print(table(done.comparison))
         console().print(f"\n{_short(done.page)}", soft_wrap=True, markup=False)
+
+
+def _tell_best(best: tuple[str, Point] | None, fixed: Sequence[str]) -> None:
+    """The best trial, and the command of a run with its settings."""
+    if best is not None:
+        mine = [o for o in fixed if o.lstrip("+~").split("=")[0].split(".")[0] not in SWEEP_KEYS]
+        command = _command([*mine, *(f"{key}={value}" for key, value in best[1].items())], [])
+        console().print(f"best     {best[0]}\ncommand  {command}", soft_wrap=True, markup=False)
 
 
 def _refuse_failures(rows: Sequence[Row]) -> None:

@@ -180,6 +180,10 @@ class Study:
     def release(self) -> None:
         self._lock.release()
 
+    def knows(self, job: Job) -> bool:
+        """Whether an earlier call had it."""
+        return job.id in self._known
+
     def add(self, jobs: Iterable[Job]) -> None:
         """Gives each job its folder: the one it had, or a new one; nothing of another job is overwritten."""
         for job in jobs:
