@@ -13,6 +13,7 @@ from sslrun.evaluate import features
 from sslrun.evaluate.knn import knn
 from sslrun.learner import Learner, as_seen_by, streams_of
 from sslrun.nn.gather import alone
+from sslrun.nn.modes import evaluating
 
 BANK, QUERIES = 4096, 2048  # samples that a look reads at most: minutes matter, the final scores read everything
 
@@ -45,14 +46,10 @@ class Look:
 
     @torch.no_grad()
     def __call__(self, learner: Learner) -> dict[str, float]:
-        modes = {m: m.training for m in learner.modules()}
-        learner.eval()
-        with alone():  # every process looks at all samples
+        with evaluating(learner), alone():  # every process looks at all samples
             values = self._losses(learner)
             if self._trains(learner):
                 values |= self._features(learner)
-        for module, mode in modes.items():
-            module.training = mode
         return values
 
     def _losses(self, learner: Learner) -> dict[str, float]:

@@ -12,6 +12,8 @@ from sslrun.data.module import Data, Part
 from sslrun.evaluate.judge import Splits
 from sslrun.evaluate.knn import classify
 from sslrun.learner import Learner, as_seen_by, streams_of
+from sslrun.nn.gather import alone
+from sslrun.nn.modes import evaluating
 from sslrun.record import figures
 from sslrun.record.figures import Picture
 from sslrun.record.gallery import Gallery
@@ -36,16 +38,15 @@ def views(learner: Learner, gallery: Gallery) -> None:
 @torch.no_grad()
 def tasks(learner: Learner, gallery: Gallery, step: int) -> None:
     """Inputs, targets and answers of the objectives that have some to show, on samples that were not trained on."""
-    data, was = learner.data, learner.training
+    data = learner.data
     part = data.val or data.train
-    learner.eval()
-    for name, objective in learner.objectives.items():
-        if objective.figure is None:
-            continue
-        plan = next(data.validation(part, objective.streams, limit=SHOWN))
-        batch = as_seen_by(objective, data.batch(plan, part, learner.views, learner.device))
-        gallery.show(f"task_{name}", draw(objective.figure(learner.encoder, batch), data.spec), step)
-    learner.train(was)
+    with evaluating(learner), alone():
+        for name, objective in learner.objectives.items():
+            if objective.figure is None:
+                continue
+            plan = next(data.validation(part, objective.streams, limit=SHOWN))
+            batch = as_seen_by(objective, data.batch(plan, part, learner.views, learner.device))
+            gallery.show(f"task_{name}", draw(objective.figure(learner.encoder, batch), data.spec), step)
 
 
 def draw(values: dict[str, Tensor], spec: DataSpec) -> Picture | None:
