@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
@@ -30,6 +31,7 @@ from sslrun.record.encoder import save_encoder
 from sslrun.record.folder import RunFolder, write_atomically, write_json
 from sslrun.record.gallery import flat
 from sslrun.reference import reference, supervision_of, tuner
+from sslrun.schema import Config
 
 UNHASHED = ("logger", "save_every", "traceback", "max_time")
 
@@ -125,7 +127,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
     _draw(experiment, judge, predictions if kind == "class" else None)
     own = {s: found for s, found in results.items() if s.split(":")[0] in ("trained", "model", "ema")}
     scalars = {f"test/{s}/{k}": v for s, found in own.items() for k, v in found.items() if "/accuracy" in k}
-    gallery.compare(flat(_varied(experiment.plain)), scalars, experiment.steps_done)
+    gallery.compare(_varied(experiment.plain), scalars, experiment.steps_done)
     write_json(folder / "metrics.json", _plain(metrics))
     summary.table(metrics, folder)
     return metrics
@@ -144,10 +146,13 @@ def _draw(experiment: Any, judge: Judge, predictions: torch.Tensor | None) -> No
 
 
 def _varied(plain: dict[str, Any]) -> dict[str, Any]:
-    """The settings by which runs are compared: what people type, the method's and the optimiser's."""
-    top = {k: v for k, v in plain.items() if not isinstance(v, dict) and k not in UNHASHED}
-    groups = ("method", "encoder", "optimizer")
-    return top | {"data": plain["data"]["_target_"].rpartition(".")[2]} | {k: plain[k] for k in groups}
+    """The settings by which runs are compared: what people type, the method's, the encoder's and the optimiser's."""
+    usual = dataclasses.asdict(Config())
+    typed = {k: v for k, v in plain.items() if not isinstance(v, dict) and k not in UNHASHED and v is not None}
+    top = {k: v for k, v in typed.items() if v != usual[k] or k in ("seed", "epochs", "batch_size")}
+    names = {k: plain[k]["_target_"].rpartition(".")[2] for k in ("data", "encoder", "optimizer")}
+    nested = {k: {n: v for n, v in plain[k].items() if n[0] != "_"} for k in ("method", "encoder", "optimizer")}
+    return top | {"method": "+".join(plain["method"]) or "none"} | names | flat(nested)
 
 
 def _predictions(built: Any, learner: Any, judge: Judge, results: dict) -> tuple[torch.Tensor | None, str | None]:

@@ -23,7 +23,7 @@ from sslrun.evaluate.judge import Judge
 from sslrun.evaluate.scores import scores
 from sslrun.fit import Plan, fit
 from sslrun.learner import Learner
-from sslrun.record.callbacks import Progress
+from sslrun.record.bar import Progress
 from sslrun.record.folder import write_atomically
 from sslrun.rng import seed_of
 

@@ -22,7 +22,8 @@ from sslrun.forecast import forecast
 from sslrun.learner import Learner
 from sslrun.look import Look
 from sslrun.record import origin, summary
-from sslrun.record.callbacks import Curves, Keeper, Monitor, Progress, newest_checkpoint
+from sslrun.record.bar import Progress
+from sslrun.record.callbacks import Curves, Keeper, Monitor, newest_checkpoint
 from sslrun.record.folder import RunFolder, write_json
 from sslrun.record.gallery import Gallery
 
@@ -110,7 +111,7 @@ class Experiment:
         self.curves = Curves(self.folder, self.plan.steps, self.gallery and self.gallery.logger)
         keeper = Keeper(self.folder, cfg.save_every, seconds(cfg.max_time))
         look = Look(built.data, self.device)
-        self.monitor = Monitor(self.folder, look, self.curves, cfg.eval.looks, *look.primary(self.learner))
+        self.monitor = Monitor(self.folder, look, self.curves, cfg.eval.looks, *look.primary(self.learner), self._draw)
         if checkpoint:
             self.curves.forget_after(outcome.step_of(checkpoint))
         if devices.rank() == 0:
@@ -127,6 +128,9 @@ class Experiment:
             raise KeyboardInterrupt
         self.learner.refuse_nan()
         self.learner.eval()
+
+    def _draw(self, learner: Learner, step: int) -> None:
+        pictures.tasks(learner, self.gallery, step)
 
     def random_encoder(self) -> Any:
         """The same encoder with the same first weights, untrained (also where the run started from others)."""

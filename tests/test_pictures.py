@@ -35,6 +35,17 @@ def test_figures_of_a_run(runs, run, task):
         assert min(values.shape[:2]) > 60 and values.std() > 5, f"{path.name} shows nothing"
 
 
+def test_a_task_is_drawn_at_every_look(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    lean = [o for o in LEAN if o != "logger=none"]
+    sslrun.run(["method=rotation", "encoder.width=4", "epochs=3", "eval.looks=3", *lean], folder=tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run"), size_guidance={"images": 0})
+    events.Reload()
+    steps = [event.step for event in events.Images("task_rotation")]
+    assert len(steps) >= 3 and len(set(steps)) == 3, "one for each look, by step"
+
+
 def test_views_show_the_samples_and_every_view(runs, monkeypatch):
     drawn = []
     monkeypatch.setattr(pictures, "draw", lambda rows, spec: drawn.append(rows))

@@ -22,7 +22,6 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from sslrun.nn.gather import all_sum
 from sslrun.record.folder import RunFolder
 
-TELL = 2.0  # seconds between the steps that status.json names
 FULL = 1 << 20  # bytes: a disk with less to spare is full
 
 
@@ -191,12 +190,22 @@ class Curves(pl.Callback):
 class Monitor(pl.Callback):
     """Looks at the validation part about `looks` times, in eval mode, and keeps `best.ckpt` by its primary metric.
 
-    `look(learner)` returns scalars; `primary` names the one that chooses, `larger` says which way.
+    `look(learner)` returns scalars; `primary` names the one that chooses, `larger` says which way; on rank 0
+    `draw(learner, step)` makes the pictures of a look.
     """
 
-    def __init__(self, folder: RunFolder, look: Callable, curves: Curves, looks: int, primary: str, larger: bool):
+    def __init__(
+        self,
+        folder: RunFolder,
+        look: Callable,
+        curves: Curves,
+        looks: int,
+        primary: str,
+        larger: bool,
+        draw: Callable[[Any, int], None] = lambda learner, step: None,
+    ):
         self.folder, self.look, self.curves, self.looks = folder, look, curves, looks
-        self.primary, self.larger = primary, larger
+        self.primary, self.larger, self.draw = primary, larger, draw
         self.path = folder / "checkpoints/best.ckpt"
         self.best: float | None = None
         self.best_step = -1
@@ -221,6 +230,7 @@ class Monitor(pl.Callback):
         values = trainer.strategy.broadcast(self.look(learner))  # all processes must save, or none
         if trainer.is_global_zero:
             self.curves.write(values, trainer.current_epoch, trainer.global_step)
+            self.draw(learner, trainer.global_step)
         value = values.get(self.primary)
         if value is None or not math.isfinite(value):
             return
@@ -234,71 +244,6 @@ class Monitor(pl.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.best_step = state["best"], state["best_step"]
-
-
-class Progress(pl.Callback):
-    """A bar with the time left on a terminal, a few plain lines elsewhere; the step in `folder`'s status for others."""
-
-    def __init__(self, title: str, total_steps: int, folder: RunFolder | None = None):
-        self.title, self.total, self.folder = title, max(1, total_steps), folder
-        self._bar: Any = None
-        self._told = 0.0
-
-    def on_train_start(self, trainer: pl.Trainer, learner: Any) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        if not trainer.is_global_zero:
-            return
-        self._began, self._first, self._said = time.monotonic(), trainer.global_step, 0
-        console = Console(stderr=True)
-        self._console = console
-        if console.is_terminal:
-            columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps")]
-            columns += [
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-            ]
-            self._bar = Progress(*columns, console=console, refresh_per_second=4)
-            self._task = self._bar.add_task(self.title, total=self.total, completed=self._first, note="")
-            self._bar.start()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, *_: Any) -> None:
-        if not trainer.is_global_zero:
-            return
-        step = self._step(trainer)
-        if self.folder is not None and (time.monotonic() - self._told > TELL or step >= self.total):
-            self._told = time.monotonic()
-            self.folder.set_status("running", step=step, steps=self.total)
-        if self._bar is not None:
-            note = (
-                f"loss {learner.scalars['loss'].item():.3f}" if "loss" in learner.scalars and step % 10 == 0 else None
-            )
-            self._bar.update(self._task, completed=step, **({"note": note} if note else {}))
-            return
-        part = 5 * step // self.total
-        spent = time.monotonic() - self._began
-        if part > self._said and spent > 10:
-            self._said = part
-            left = spent / max(1, step - self._first) * (self.total - step)
-            self._console.print(f"{self.title}: step {step} of {self.total}, about {left:.0f} s left", highlight=False)
-
-    @staticmethod
-    def _step(trainer: pl.Trainer) -> int:
-        return trainer.global_step or trainer.fit_loop.epoch_loop.total_batch_idx + 1
-
-    def on_train_end(self, trainer: pl.Trainer, learner: Any) -> None:
-        self._close()
-
-    def on_exception(self, trainer: pl.Trainer, learner: Any, exception: BaseException) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
 
 
 def newest_checkpoint(folder: RunFolder) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from sslrun.record.folder import RunFolder
@@ -25,7 +24,6 @@ class Driver:
         self.launcher, self.stop_on_error, self.search = launcher, stop_on_error, search or Search()
         self.rows = [Row(job) for job in jobs]
         self.running: list[tuple[Row, Any]] = []
-        self._progress: Callable[[Row], None] = self._read
         for row in self.rows:
             if self.search.prune(row):
                 row.state = "pruned"
