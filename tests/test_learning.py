@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SEEDS = range(5)
 WORLDS = {"image": "digits", "table": "breast_cancer"}  # a new modality needs a line here and no new test
 LEAN = ["eval=[linear]", "eval.budgets=[40]", "logger=none", "device.threads=1", "reference=null", "labels=40"]
-SHORT = {  # the defaults, but for shorter: as many steps as `sslrun` alone, or what is said here
-    "fixmatch": ["batch_size=32", "lr=0.06", "steps=600", "reference=true"],
+SHORT = {  # the defaults, but shorter: as many steps as `sslrun` alone, or what is said here
+    "fixmatch": ["reference=true"],
     "supervised": ["steps=600"],
     "kmeans": [],
 }
