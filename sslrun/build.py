@@ -19,7 +19,7 @@ from sslrun.contracts import DataSpec, Encoder, Objective, UserError
 from sslrun.data.module import Data
 from sslrun.learner import views_of
 from sslrun.nn.optim import scaled_lr, schedule
-from sslrun.record.encoder import load_state, read_config
+from sslrun.record.encoder import load_state, read_config, read_learned
 from sslrun.rng import seed_of
 
 SWEEP_KEYS = ("sweep", "launcher", "on_error")
@@ -60,6 +60,7 @@ class Built:
     objectives: dict[str, Objective]
     weights: dict[str, float]
     evaluators: dict[str, Callable]
+    labels_before: int = 0  # of this data, that the encoder of `weights` has learned from
 
 
 def build_data(cfg: Any, recipes_used: set[str]) -> Data:
@@ -169,7 +170,26 @@ def build(cfg: Any) -> Built:
         for name, node in cfg.eval.items()
         if isinstance(node, Mapping) and "_target_" in node
     }
-    return Built(data, encoder, config, objectives, weights, evaluators)
+    return Built(data, encoder, config, objectives, weights, evaluators, labels_before(cfg, data))
+
+
+def labels_before(cfg: Any, data: Data) -> int:
+    """How many labels of this data the encoder of `weights` has learned from.
+
+    Raises:
+        UserError: it has learned from samples that are this run's test part.
+    """
+    learned = read_learned(cfg.weights) if cfg.weights else {}
+    if learned.get("data") != data.fingerprint:
+        return 0
+    if learned["test"] != data.test_digest:
+        raise UserError(
+            f"weights={cfg.weights} learned from samples that split_seed={cfg.split_seed} tests on; add "
+            f"split_seed={learned['split_seed']}, its own, and its data.test_fraction."
+        )
+    if learned["labels"]:
+        data.notes.append(f"the encoder of weights= has learned from {learned['labels']} labels already")
+    return int(learned["labels"])
 
 
 def optimizer_factory(node: Mapping[str, Any], lr: float | None, batch: int, steps: int) -> tuple[Callable, float]:

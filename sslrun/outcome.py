@@ -32,6 +32,7 @@ from sslrun.record.folder import RunFolder, write_atomically, write_json
 from sslrun.record.gallery import flat
 from sslrun.reference import reference, supervision_of, tuner
 from sslrun.schema import Config
+from sslrun.verdict import harm_of, primary_of
 
 UNHASHED = ("logger", "save_every", "traceback", "max_time")
 
@@ -65,7 +66,8 @@ def conclude(experiment: Any) -> dict[str, Any]:
     data, learner, gallery = built.data, experiment.learner.eval(), experiment.gallery
     trained_s = time.perf_counter() - experiment.began
     used = any("labelled" in o.streams for o in built.objectives.values())
-    shown = len(data.labelled) if used else 0  # labels that training saw: a probe of fewer would not be one of fewer
+    # labels that training saw, here or before: a probe of fewer would not be one of fewer
+    shown = max(len(data.labelled) if used else 0, built.labels_before)
     budgets = {n: rows for n, rows in data.budgets.items() if n >= shown}
     if cfg.labels is not None:
         budgets[cfg.labels] = data.labelled
@@ -119,7 +121,8 @@ def conclude(experiment: Any) -> dict[str, Any]:
         "protocol": judge.protocol(),
         "results": results,
     }
-    save_encoder(folder / "encoder", encoder, built.encoder_config, data.spec)
+    learned = {"data": data.fingerprint, "split_seed": cfg.split_seed, "test": data.test_digest, "labels": shown}
+    save_encoder(folder / "encoder", encoder, built.encoder_config, data.spec, learned)
     if predictions is not None:
         _write_predictions(folder, predictions, data, kind)
     if judged:
@@ -140,9 +143,10 @@ def _draw(experiment: Any, judge: Judge, predictions: torch.Tensor | None) -> No
     if (experiment.folder / "metrics.csv").exists():
         gallery.show("curves", figures.curves(experiment.folder / "metrics.csv"), step)
     if predictions is not None:
-        guess = torch.where(predictions.sum(1) > 0, predictions.argmax(1), -1)
         labels, name = judge.parts["test"].labels, "the method's own predictions"
-        pictures.confusion(gallery, "confusion", guess, labels, experiment.built.data, "test", name, step)
+        pictures.confusion(
+            gallery, "confusion", _guesses(predictions), labels, experiment.built.data, "test", name, step
+        )
 
 
 def _varied(plain: dict[str, Any]) -> dict[str, Any]:
@@ -176,10 +180,15 @@ def _predictions(built: Any, learner: Any, judge: Judge, results: dict) -> tuple
     return found.get(kind), kind
 
 
+def _guesses(p: torch.Tensor) -> torch.Tensor:
+    """The likeliest class of each row (N, K); -1 where the method does not know."""
+    return torch.where(p.sum(1) > 0, p.argmax(1), -1)
+
+
 def _own_scores(objective: Any, predict: Any, learner: Any, p: torch.Tensor, judge: Judge) -> dict[str, float]:
     test, train = judge.parts["test"], judge.parts["train"]
     known = test.labels >= 0
-    guess = torch.where(p.sum(1) > 0, p.argmax(1), torch.full((len(p),), -1))
+    guess = _guesses(p)
     if objective.predicts == "class":
         found = scores(guess[known], test.labels[known], judge.spec.num_classes) if known.any() else {}
         return {f"classify/{k}": v for k, v in found.items()}
@@ -213,36 +222,6 @@ def _task(built: Any, learner: Any, data: Any) -> dict[str, dict[str, float]]:
         own["task/skill"] = 1 - own["task/loss"] / max(trivial["task/loss"], 1e-12)
         results |= sums
     return results
-
-
-def primary_of(results: dict[str, dict[str, float]], budgets: list[int]) -> str | None:
-    """A classifier's accuracy; else the linear probe at the middle budget, since few labels are the point; else kNN."""
-    middle = f"linear@{budgets[len(budgets) // 2]}/accuracy" if budgets else "linear/accuracy"
-    wanted = ("classify/accuracy", middle, "linear/accuracy", "knn/accuracy", "cluster/nmi", "task/skill")
-    judged = {k for s, found in results.items() if s.split(":")[0] in ("model", "trained") for k in found}
-    better_high = sorted(k for k in judged if not k.endswith(("loss", "inertia")))
-    return next((k for k in wanted if k in judged), next(iter(better_high), None))
-
-
-def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: int | None, rows: int) -> bool | str:
-    """Whether the method falls below the best row that needs no pretraining, by more than one seed's noise.
-
-    A classifier is held against the linear probes with as many labels as it had, a fine-tuned copy against the network
-    trained on the same labels from the start. `rows` is the number of test samples behind each number.
-    """
-    rivals = [primary]
-    if primary == "classify/accuracy":
-        rivals.append(f"linear@{labels}/accuracy" if labels else "linear/accuracy")
-    elif primary and primary.startswith("finetune"):
-        rivals.append(primary.replace("finetune", "classify", 1))
-    by_subject = [(s.split(":")[0], found) for s, found in results.items()]
-    own = [found[primary] for s, found in by_subject if s in ("model", "ema", "trained") and primary in found]
-    others = [found[m] for s, found in by_subject if s in ("random", "raw", "supervised") for m in rivals if m in found]
-    if not own or not others:
-        return "unknown"
-    best, gap = max(others), max(own) - max(others)
-    noise = 2 * math.sqrt(max(best * (1 - best), 1e-4) / rows)
-    return "unknown" if abs(gap) <= noise else gap < 0
 
 
 def _scored(test: Any) -> int:

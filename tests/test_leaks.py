@@ -7,6 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import sslrun
+from sslrun.errors import UserError
 
 SETTINGS = ["data=image_arrays", "augmentation=digits", "steps=6", "batch_size=64", "encoder.width=8", "logger=none"]
 JUDGED = ["eval=[knn,linear]", "eval.budgets=[20]", "reference=null", "precision=fp32", "device.threads=1"]
@@ -64,3 +65,21 @@ def test_the_test_part_chooses_nothing(honest, tmp_path, change):
     assert json.dumps(other["protocol"], sort_keys=True) == json.dumps(metrics["protocol"], sort_keys=True)
     assert other["health"] == metrics["health"] and other["primary"] == metrics["primary"]
     assert other["results"] != metrics["results"]  # it did reach the test part
+
+
+def test_weights_that_learned_from_the_test_part_are_refused(trained, tmp_path):
+    run, lean = trained("supervised"), ["eval=[linear]", "reference=null", "logger=none", "method=none"]
+    other = [*lean, f"weights={run}", "seed=1"]
+    with pytest.raises(UserError, match=r"learned from samples that split_seed=1 tests on; add split_seed=0"):
+        sslrun.run(other, folder=tmp_path / "leak")
+    kept = sslrun.run([*other, "split_seed=0", "eval.budgets=[10,40,100]"], folder=tmp_path / "kept")
+    assert not any("@10/" in name for found in kept["results"].values() for name in found), "it has seen 40 labels"
+    assert any("@40/" in name for name in kept["results"]["trained"])
+    again = [*lean, f"weights={tmp_path / 'kept'}", "eval.budgets=[10,40]"]
+    assert not any("@10/" in name for name in sslrun.run(again, folder=tmp_path / "again")["results"]["trained"])
+
+
+def test_weights_without_labels_leave_every_budget(trained, tmp_path):
+    lean = ["eval=[linear]", "reference=null", "logger=none", "method=none", "eval.budgets=[10,40]"]
+    found = sslrun.run([*lean, f"weights={trained('simclr')}"], folder=tmp_path / "run")["results"]["trained"]
+    assert {"linear@10/accuracy", "linear@40/accuracy"} <= set(found)

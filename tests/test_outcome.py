@@ -1,4 +1,4 @@
-"""What a run says at its end: which rows are comparable, whether the method helped, and what it writes."""
+"""What a run says at its end: which rows are comparable, and what it writes."""
 
 import csv
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import sslrun
-from sslrun.outcome import harm_of, primary_of
 
 LEAN = ["steps=2", "batch_size=64", "logger=none", "device.threads=1", "precision=fp32"]
 SMALL = [*LEAN, "encoder.width=4"]
@@ -15,76 +14,6 @@ SMALL = [*LEAN, "encoder.width=4"]
 def rows(path):
     with open(path, newline="") as f:
         return list(csv.DictReader(f))
-
-
-# The primary metric and the verdict, by hand
-
-
-def test_primary_metric_is_the_one_that_the_method_is_for():
-    probes = {"linear/accuracy": 0.9, "linear@10/accuracy": 0.5, "linear@40/accuracy": 0.7, "knn/accuracy": 0.8}
-    assert primary_of({"trained": probes}, [10, 40, 100]) == "linear@40/accuracy"
-    assert primary_of({"trained": probes}, []) == "linear/accuracy"
-    assert primary_of({"trained": probes, "model": {"classify/accuracy": 0.9}}, [40]) == "classify/accuracy"
-    assert primary_of({"trained": probes, "model:fixmatch": {"classify/accuracy": 0.9}}, [40]) == "classify/accuracy"
-    assert primary_of({"raw": probes}, [40]) is None, "a row that nobody trained"
-    assert primary_of({}, [40]) is None
-
-
-def test_primary_metric_is_one_of_which_more_is_better():
-    assert primary_of({"trained": {"cluster/inertia": 3.0, "cluster/silhouette": 0.2}}, []) == "cluster/silhouette"
-    assert primary_of({"model": {"task/loss": 1.0, "task/skill": 0.3}}, []) == "task/skill"
-    assert primary_of({"trained": {"cluster/inertia": 3.0}}, []) is None
-
-
-def verdict(own, random=0.5, raw=0.5, supervised=None, primary="linear@40/accuracy", subject="trained", rows=400):
-    results = {subject: {primary: own}, "random": {primary: random}, "raw": {primary: raw}}
-    if supervised is not None:
-        results["supervised"] = {primary: supervised}
-    return harm_of(results, primary, None, rows)
-
-
-def test_verdict_holds_the_method_against_the_best_other_row():
-    assert verdict(0.7) is False
-    assert verdict(0.7, random=0.9) is True and verdict(0.7, raw=0.9) is True and verdict(0.7, supervised=0.9) is True
-    assert verdict(0.7, random=0.9, raw=0.1, supervised=0.2) is True, "the best, not the last or the mean"
-    assert verdict(0.7, subject="model:rotation") is False, "one of several methods"
-
-
-def test_verdict_is_open_within_noise():
-    # two standard errors of .5 among 400 samples are .05, among 100 they are .1
-    assert verdict(0.54) == verdict(0.46) == "unknown"
-    assert verdict(0.56) is False and verdict(0.44) is True
-    assert verdict(0.56, rows=100) == verdict(0.44, rows=100) == "unknown"
-    assert verdict(0.9995, random=1.0) == "unknown" and verdict(0.98, random=1.0) is True, "no rate is without noise"
-
-
-def test_verdict_is_open_without_another_row():
-    assert harm_of({"trained": {"knn/accuracy": 0.9}}, "knn/accuracy", None, 100) == "unknown"
-    assert harm_of({"random": {"knn/accuracy": 0.9}}, "knn/accuracy", None, 100) == "unknown"
-    assert harm_of({}, None, None, 0) == "unknown"
-
-
-def test_classifier_is_held_against_probes_of_as_many_labels():
-    results = {
-        "model": {"classify/accuracy": 0.6},
-        "ema": {"classify/accuracy": 0.8},
-        "raw": {"linear@40/accuracy": 0.7, "linear@100/accuracy": 0.9, "linear/accuracy": 0.95},
-    }
-    assert harm_of(results, "classify/accuracy", 40, 1000) is False, "its averaged weights count as well"
-    assert harm_of(results, "classify/accuracy", 100, 1000) is True
-    assert harm_of(results, "classify/accuracy", None, 1000) is True
-    results["supervised"] = {"classify/accuracy": 0.9}
-    assert harm_of(results, "classify/accuracy", 40, 1000) is True
-
-
-def test_fine_tuning_is_held_against_training_from_the_start():
-    results = {"trained": {"finetune@40/accuracy": 0.8}, "supervised": {"classify@40/accuracy": 0.7}}
-    assert harm_of(results, "finetune@40/accuracy", None, 1000) is False
-    results["supervised"] = {"classify@40/accuracy": 0.9, "classify@10/accuracy": 0.1}
-    assert harm_of(results, "finetune@40/accuracy", None, 1000) is True
-
-
-# Budgets
 
 
 def budgets_in(metrics):

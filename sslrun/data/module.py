@@ -109,6 +109,11 @@ class Data:
         """The test part; the runner calls this once, when nothing is trained or chosen any more."""
         return self._test
 
+    @property
+    def test_digest(self) -> str | None:
+        """A hash of which samples the test part has, without opening it."""
+        return splits.digest(self._test.index.numpy()) if self._test is not None else None
+
     def sample(self, at_most: int) -> Tensor:
         """Up to `at_most` training positions, fixed by the seed."""
         n = len(self.train)

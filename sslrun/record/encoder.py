@@ -17,10 +17,16 @@ from sslrun.contracts import DataSpec, Encoder, Field, UserError
 from sslrun.record.folder import write_atomically
 
 
-def save_encoder(folder: Path, encoder: Encoder, config: dict[str, Any], spec: DataSpec) -> None:
-    """Writes `model.safetensors` and `config.yaml` (the encoder's keys, the data's specification, the version)."""
+def save_encoder(
+    folder: Path, encoder: Encoder, config: dict[str, Any], spec: DataSpec, learned: dict[str, Any] | None = None
+) -> None:
+    """Writes `model.safetensors` and `config.yaml` (the encoder's keys, the data's specification, the version).
+
+    `learned` says from what: the data's fingerprint, its split_seed, a hash of the test part that was kept away, and
+    the number of labels shown.
+    """
     state = {k: v.detach().cpu().contiguous().clone() for k, v in encoder.state_dict().items()}
-    meta = {"sslrun": __version__, "encoder": config, "spec": dataclasses.asdict(spec)}
+    meta = {"sslrun": __version__, "encoder": config, "spec": dataclasses.asdict(spec), "learned": learned or {}}
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(meta)).encode())
     write_atomically(folder / "model.safetensors", save(state))
 
@@ -51,6 +57,12 @@ def read_config(run: Path | str) -> tuple[dict[str, Any], DataSpec, Path]:
             "add --config-dir DIR, the folder whose YAML names it."
         )
     return config, spec, folder
+
+
+def read_learned(run: Path | str) -> dict[str, Any]:
+    """From what the encoder of a run has learned; empty where it does not say. Raises what `read_config` raises."""
+    folder = read_config(run)[2]
+    return OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")).get("learned") or {}
 
 
 def _tuple(value: Any) -> Any:

@@ -1,0 +1,35 @@
+"""Which number a run is judged by, and whether the method did harm by it."""
+
+from __future__ import annotations
+
+import math
+
+
+def primary_of(results: dict[str, dict[str, float]], budgets: list[int]) -> str | None:
+    """A classifier's accuracy; else the linear probe at the middle budget, since few labels are the point; else kNN."""
+    middle = f"linear@{budgets[len(budgets) // 2]}/accuracy" if budgets else "linear/accuracy"
+    wanted = ("classify/accuracy", middle, "linear/accuracy", "knn/accuracy", "cluster/nmi", "task/skill")
+    judged = {k for s, found in results.items() if s.split(":")[0] in ("model", "trained") for k in found}
+    better_high = sorted(k for k in judged if not k.endswith(("loss", "inertia")))
+    return next((k for k in wanted if k in judged), next(iter(better_high), None))
+
+
+def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: int | None, rows: int) -> bool | str:
+    """Whether the method falls below the best row that needs no pretraining, by more than one seed's noise.
+
+    A classifier is held against the linear probes with as many labels as it had, a fine-tuned copy against the network
+    trained on the same labels from the start. `rows` is the number of test samples behind each number.
+    """
+    rivals = [primary]
+    if primary == "classify/accuracy":
+        rivals.append(f"linear@{labels}/accuracy" if labels else "linear/accuracy")
+    elif primary and primary.startswith("finetune"):
+        rivals.append(primary.replace("finetune", "classify", 1))
+    by_subject = [(s.split(":")[0], found) for s, found in results.items()]
+    own = [found[primary] for s, found in by_subject if s in ("model", "ema", "trained") and primary in found]
+    others = [found[m] for s, found in by_subject if s in ("random", "raw", "supervised") for m in rivals if m in found]
+    if not own or not others:
+        return "unknown"
+    best, gap = max(others), max(own) - max(others)
+    noise = 2 * math.sqrt(max(best * (1 - best), 1e-4) / rows)
+    return "unknown" if abs(gap) <= noise else gap < 0
