@@ -47,6 +47,10 @@ class Device:
     def autocast(self) -> torch.dtype | None:
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
 
+    def mixed(self) -> torch.autocast:
+        """The context in which a network computes outside the trainer."""
+        return torch.autocast(self.torch.type, dtype=self.autocast, enabled=self.autocast is not None)
+
 
 def resolve(cfg: Any) -> Device:
     """Reads the `device` group and `precision`.

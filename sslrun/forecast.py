@@ -54,7 +54,7 @@ def _step(twin: Learner, plan: Step, device: Any, measure: bool = False) -> tupl
 
     own = {p.untyped_storage().data_ptr() for p in twin.parameters()}
     began = time.perf_counter()
-    with torch.autocast(device.torch.type, dtype=device.autocast, enabled=device.autocast is not None):
+    with device.mixed():
         if measure:
             with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
                 loss = twin.training_step(plan, 0)

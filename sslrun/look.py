@@ -60,7 +60,7 @@ class Look:
         hits: list[torch.Tensor] = []
         streams = streams_of(learner.objectives.values())
         model = self._classifier(learner)
-        with self._autocast():
+        with self.device.mixed():
             for plan in self.data.validation(val, streams, 256, QUERIES):
                 batch = self.data.batch(plan, val, learner.views, learner.device)
                 for name, objective in learner.objectives.items():
@@ -103,7 +103,3 @@ class Look:
             autocast_dtype=self.device.autocast,
         )
         return found["features"]
-
-    def _autocast(self) -> Any:
-        dtype = self.device.autocast
-        return torch.autocast(self.device.torch.type, dtype=dtype, enabled=dtype is not None)
