@@ -27,7 +27,7 @@ from sslrun.record.bar import Progress
 from sslrun.record.folder import write_atomically
 from sslrun.rng import seed_of
 
-UNTRAINED_STEPS = 600  # of the supervised reference, where the run itself trains nothing
+UNTRAINED_STEPS = 600  # of supervised references and fine-tuning, where the run trains nothing and steps= is not given
 
 
 @dataclass
@@ -77,7 +77,7 @@ def supervision_of(experiment: Any) -> Supervision | None:
     data = experiment.built.data
     if not len(data.sequence) or data.spec.num_classes < 2:
         return None
-    steps = experiment.plan.steps if experiment.plan else UNTRAINED_STEPS
+    steps = experiment.plan.steps if experiment.plan else experiment.cfg.steps or UNTRAINED_STEPS
     return Supervision(
         experiment.plain["supervision"], data, experiment.device, steps, experiment.cfg.seed, experiment.cfg.clip,
         lambda title, steps: [Progress(title, steps)],
