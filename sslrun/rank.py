@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sslrun.run import run
 
 def main(folder: str, *more: str) -> None:
     """Runs the configuration saved in the folder as one of its ranks; says in a sentence why it ends early."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a cluster asks all processes to make room; rank 0 answers for all
     cfg = OmegaConf.load(Path(folder) / "config.yaml")
     try:
         run(cfg, folder, resume="resume" in more)

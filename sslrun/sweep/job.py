@@ -25,7 +25,7 @@ def work(folder: str, plain: dict[str, Any], overrides: list[str], environment: 
     os.setsid()  # a Ctrl-C in the terminal reaches the driver, which passes it on once
     os.environ.update(environment)
     _end_with_the_driver()
-    _print_to(Path(folder) / "log.txt")
+    print_to(Path(folder) / "log.txt")
     sys.exit(carry_out(folder, plain, overrides))
 
 
@@ -65,7 +65,8 @@ def _end_with_the_driver() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _print_to(path: Path) -> None:
+def print_to(path: Path) -> None:
+    """Appends to a file what this process and those that it starts print from now on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as log:
         for stream in (sys.stdout, sys.stderr):
