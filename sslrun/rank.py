@@ -15,7 +15,8 @@ from sslrun.run import run
 
 def main(folder: str, *more: str) -> None:
     """Runs the configuration saved in the folder as one of its ranks; says in a sentence why it ends early."""
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a cluster asks all processes to make room; rank 0 answers for all
+    if hasattr(signal, "SIGUSR2"):  # a cluster asks all processes to make room; rank 0 answers for all
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     cfg = OmegaConf.load(Path(folder) / "config.yaml")
     try:
         run(cfg, folder, resume="resume" in more)
