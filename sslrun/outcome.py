@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+import inspect
 import io
 import json
 import math
@@ -21,6 +22,8 @@ import torch
 
 from sslrun import __version__, pictures
 from sslrun.build import make
+from sslrun.catalogue import locate
+from sslrun.errors import UserError
 from sslrun.evaluate import features
 from sslrun.evaluate.cluster import cluster_scores, match
 from sslrun.evaluate.judge import Judge
@@ -42,11 +45,14 @@ def logger(node: dict[str, Any], folder: RunFolder, checkpoint: Path | None) -> 
     if not node.get("_target_"):
         return None
     extra: dict[str, Any] = {}
-    if node["_target_"].endswith("TensorBoardLogger"):
+    if "save_dir" in inspect.signature(locate(node["_target_"])).parameters:
         extra["save_dir"] = str(folder.path)
-        if checkpoint:
-            extra["purge_step"] = step_of(checkpoint) + 1
-    return make(node, "logger", **extra)
+    if node["_target_"].endswith("TensorBoardLogger") and checkpoint:
+        extra["purge_step"] = step_of(checkpoint) + 1
+    try:
+        return make(node, "logger", **extra)
+    except ModuleNotFoundError as error:  # Lightning has the class, and its package is an extra of nobody's
+        raise UserError(f"logger: {error}.") from error
 
 
 def step_of(checkpoint: Path) -> int:
