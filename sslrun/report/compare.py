@@ -86,7 +86,8 @@ def _baseline(asked: str | None, runs: Sequence[Run], there: Sequence[ax.Entry],
     """The baseline's name, `key=value` or a subject; by default the best known honest one that the runs have."""
     has = [s for s in REFERENCES if any(s in run.metrics.get("results", {}) for run in runs)]
     if asked is None:
-        return next(iter(has), "")
+        trained = "supervised" not in has and "method" in keys and any(e.value("method") == "supervised" for e in there)
+        return "method=supervised" if trained else next(iter(has), "")
     key, equals, text = asked.partition("=")
     name = ALIASES.get(asked, asked)
     if not equals and name in has:

@@ -98,6 +98,17 @@ def test_untrained_and_raw_are_baselines_too(paired_runs, cell):
     assert untrained.mean == pytest.approx(np.mean(OURS) - 0.5) and raw.mean == pytest.approx(np.mean(OURS) - 0.6)
 
 
+def test_a_supervised_method_is_the_baseline_where_runs_have_no_such_reference(make, cell):
+    for seed in (0, 1, 2):
+        for method, value in (("simclr", 0.9), ("supervised", 0.8)):
+            name = "classify/accuracy" if method == "supervised" else "linear@40/accuracy"
+            own = {"model" if method == "supervised" else "trained": {name: value + 0.01 * seed}}
+            make(method, seed, results=own | {"random": {"linear@40/accuracy": 0.5}}, labels=40)
+    found = compare([make.root])
+    assert found.baseline == "method=supervised"
+    assert cell(found, "simclr").difference.mean == pytest.approx(0.1)
+
+
 def test_without_a_supervised_reference_the_untrained_encoder_is_the_baseline(make):
     make("simclr", 0, results={"trained": {"linear@40/accuracy": 0.9}, "random": {"linear@40/accuracy": 0.5}})
     assert compare([make.root]).baseline == "random"
