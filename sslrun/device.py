@@ -22,6 +22,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from sslrun.contracts import UserError
 
 GRACE = 20.0  # seconds that further processes have to end by themselves
+ONE_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")  # what names a task's rank
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed", "fp64": "64-true"}
 
 
@@ -126,7 +127,8 @@ def rank() -> int:
 
 def is_launched() -> bool:
     """Whether somebody else has started the other ranks already."""
-    return "LOCAL_RANK" in os.environ or "SLURM_PROCID" in os.environ
+    tasks = int(os.environ.get("SLURM_NTASKS", 1))  # one task has one rank, and the run starts the others
+    return "LOCAL_RANK" in os.environ or ("SLURM_PROCID" in os.environ and tasks > 1)
 
 
 @contextlib.contextmanager
@@ -141,6 +143,8 @@ def ranks(count: int, arguments: list[str]) -> Iterator[None]:
         RuntimeError: a child stopped before this process did.
     """
     before = dict(os.environ)
+    for name in ONE_TASK:
+        os.environ.pop(name, None)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

@@ -21,7 +21,6 @@ from sslrun.sweep.study import Job
 
 POLL = 5.0  # seconds between two looks at the files of jobs, which lie on a shared disk
 ASKS = 30.0  # seconds between two questions to the queue about jobs that have not ended by themselves
-ONE_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")  # what names a task's rank
 
 
 class Task:
@@ -31,8 +30,6 @@ class Task:
         self.folder, self.plain, self.overrides = folder, plain, overrides
 
     def __call__(self) -> int:
-        for name in ONE_TASK:  # of several GPUs, the run starts the other ranks itself
-            os.environ.pop(name, None)
         print_to(Path(self.folder) / "log.txt")
         requeue, asked = signal.getsignal(signal.SIGUSR2), []
 
