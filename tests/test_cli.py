@@ -31,15 +31,6 @@ def test_a_run_leaves_its_folder(command, own_place):
         assert word in said.out
 
 
-def test_a_sweep_goes_on_after_a_job_that_fails(command, own_place):
-    said = command("-m", *SHORT, "lr=-1,1e-3", "hydra.sweep.dir=outputs/sweeps/two")
-    assert said.status == 1
-    lines = said.err.splitlines()
-    assert len(lines) == 2 and "lr=-1" in lines[0] and "1 of the sweep's jobs failed" in lines[1]
-    found = [json.loads((own_place / f"outputs/sweeps/two/{i}/status.json").read_text())["status"] for i in (0, 1)]
-    assert found == ["failed", "finished"]
-
-
 @pytest.mark.parametrize("verb", USAGE)
 def test_each_verb_says_how_it_is_used(command, verb):
     said = command(verb, "--help")

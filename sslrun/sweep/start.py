@@ -65,6 +65,9 @@ def _read(
     overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConfig]
 ) -> tuple[DictConfig, list[Axis], list[str]]:
     """The configuration that all jobs share, the axes, and the overrides that are none."""
+    theirs = next((o for o in overrides if o.lstrip("+~").startswith(("hydra.", "hydra/"))), None)
+    if theirs:
+        raise UserError(f"{theirs} does nothing in a sweep; sweep.name=NAME names its folder in outputs/sweeps.")
     cfg = composed(read(overrides, {})[1])
     refuse_out_of_bounds(OmegaConf.create({k: v for k, v in cfg.items() if k != "hydra"}))
     over = OmegaConf.to_container(cfg.sweep).get("over") or {}

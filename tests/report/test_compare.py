@@ -100,9 +100,9 @@ def test_untrained_and_raw_are_baselines_too(paired_runs, cell):
 
 def test_a_supervised_method_is_the_baseline_where_runs_have_no_such_reference(make, cell):
     for seed in (0, 1, 2):
-        for method, value in (("simclr", 0.9), ("supervised", 0.8)):
+        for method, base in (("simclr", 0.9), ("supervised", 0.8)):
             name = "classify/accuracy" if method == "supervised" else "linear@40/accuracy"
-            own = {"model" if method == "supervised" else "trained": {name: value + 0.01 * seed}}
+            own = {"model" if method == "supervised" else "trained": {name: base + 0.01 * seed}}
             make(method, seed, results=own | {"random": {"linear@40/accuracy": 0.5}}, labels=40)
     found = compare([make.root])
     assert found.baseline == "method=supervised"

@@ -61,6 +61,7 @@ def test_what_cannot_work_is_said_before_anything_runs(sweep, command):
         (["seed=range(0,10000)"], "10,000 jobs; say sweep.limit=10000"),
         (["lr=interval(0.1,1)"], "sweep=random"),
         (["seed=0,1", "on_error=ask"], "on_error=ask does not work; it must be continue or stop"),
+        (["seed=0,1", "hydra.sweep.dir=here"], "sweep.name=NAME"),
         (["seed=0,1", "launcher.jobs=0"], "launcher.jobs=0 does not work"),
         (["seed=0,1", "sweep=gird"], "did you mean grid"),
         (["labels=10,-4", "method=supervised"], "labels=-4 does not work"),
