@@ -137,6 +137,8 @@ def open_run(path: Path | str) -> RunFolder:
         UserError: there is none, or it is not a run.
     """
     folder = RunFolder(path)
+    if (folder / "sweep.json").exists():
+        raise UserError(f"{path} is a sweep; name one of the runs in it, or go on by the command in its sweep.json.")
     if not (folder / "config.yaml").exists():
         near = [p.parent for p in Path("outputs").glob("*/*/*/config.yaml")][-3:]
         hint = f"; runs here: {', '.join(map(str, near))}" if near else ""

@@ -38,3 +38,10 @@ def test_what_resume_refuses(command, trained, argv, words):
 def test_what_is_no_run(command, own_place):
     assert "not a run folder" in command("resume", "nothing").err
     assert "needs a run folder" in command("resume").err
+
+
+def test_a_sweep_is_no_run(command, own_place):
+    (own_place / "study").mkdir()
+    (own_place / "study/sweep.json").write_text("{}")
+    said = command("resume", "study")
+    assert said.status == 1 and "study is a sweep; name one of the runs in it" in said.err
