@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from sslrun.record.folder import RunFolder
@@ -12,6 +16,20 @@ from sslrun.sweep.study import Job, state_of
 
 POLL = 0.5  # seconds between two looks at the running jobs
 PATIENCE = 120.0  # seconds that interrupted jobs have to save
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt, also where a shell in the background has had them ignored."""
+    if threading.current_thread() is not threading.main_thread():  # the caller handles signals
+        yield
+        return
+    old = {s: signal.signal(s, signal.default_int_handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 class Driver:
@@ -34,8 +52,8 @@ class Driver:
                 self.search.told(row)
 
     def run(self) -> list[Row]:
-        """Until every job has ended; raises KeyboardInterrupt, after the running ones have saved, on Ctrl-C."""
-        with Screen(self.rows, self.launcher.slots, self.search.waiting) as screen:
+        """Until every job has ended; on Ctrl-C or SIGTERM raises KeyboardInterrupt, once the running ones have saved."""
+        with listening(), Screen(self.rows, self.launcher.slots, self.search.waiting) as screen:
             self.screen = screen
             try:
                 while self._fill() or self.running:

@@ -106,7 +106,9 @@ def checkpoints(name):
     return len(list((SWEEPS / name).glob("*/checkpoints/last.ckpt")))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGINT, signal.SIGTERM))]
+)
 def test_the_same_command_goes_on(number, command, own_place):
     argv = ["method=rotation", "seed=0,1,2", *LONG, "launcher.jobs=2"]
     process = start([*argv, "sweep.name=ended"], "log")
@@ -114,12 +116,12 @@ def test_the_same_command_goes_on(number, command, own_place):
     other = command("-m", *argv, "sweep.name=ended")
     assert other.status == 1 and "driven by another process" in other.err
     process.send_signal(number)
-    assert process.wait(PATIENCE) == {signal.SIGKILL: -9, signal.SIGINT: 130}[number]
+    assert process.wait(PATIENCE) == (-9 if number == signal.SIGKILL else 130)
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in workers("ended")) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers("ended")), "jobs outlive the driver"
-    if number == signal.SIGINT:
+    if number != signal.SIGKILL:
         assert "0 of 3 jobs are done; the same command goes on" in Path("log").read_text()
         assert {json.loads(p.read_text())["status"] for p in SWEEPS.glob("ended/*/status.json")} == {"interrupted"}
     assert command("-m", *argv, "sweep.name=ended").status == 0
