@@ -52,7 +52,7 @@ class Driver:
                 self.search.told(row)
 
     def run(self) -> list[Row]:
-        """Until every job has ended; on Ctrl-C or SIGTERM raises KeyboardInterrupt, once the running ones have saved."""
+        """Until every job has ended; on Ctrl-C or SIGTERM raises KeyboardInterrupt once the running ones have saved."""
         with listening(), Screen(self.rows, self.launcher.slots, self.search.waiting) as screen:
             self.screen = screen
             try:
