@@ -118,6 +118,7 @@ def test_out_of_time_it_saves_and_is_queued_again(own_place, whole):
     assert_identical("mine", whole)
 
 
+@pytest.mark.slow  # the same with slurm's commands is not
 def test_a_killed_driver_leaves_its_jobs_and_ctrl_c_ends_them(own_place, whole):
     argv = [*LEAN, *HERE]
     take_over(argv, "mine", *start(argv, "mine"))
