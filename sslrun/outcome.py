@@ -161,8 +161,9 @@ def _varied(plain: dict[str, Any]) -> dict[str, Any]:
     typed = {k: v for k, v in plain.items() if not isinstance(v, dict) and k not in UNHASHED and v is not None}
     top = {k: v for k, v in typed.items() if v != usual[k] or k in ("seed", "epochs", "batch_size")}
     names = {k: plain[k]["_target_"].rpartition(".")[2] for k in ("data", "encoder", "optimizer")}
-    nested = {k: {n: v for n, v in plain[k].items() if n[0] != "_"} for k in ("method", "encoder", "optimizer")}
-    return top | {"method": "+".join(plain["method"]) or "none"} | names | flat(nested)
+    nested = flat({k: plain[k] for k in ("method", "encoder", "optimizer")})
+    own = {k: v for k, v in nested.items() if "._" not in k}
+    return top | {"method": "+".join(plain["method"]) or "none"} | names | own
 
 
 def _predictions(built: Any, learner: Any, judge: Judge, results: dict) -> tuple[torch.Tensor | None, str | None]:
