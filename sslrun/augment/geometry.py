@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sslrun.augment.op import Op, Params, probability
 from sslrun.contracts import UserError
+from sslrun.nn.warp import affine_matrix, axis_matrix
 from sslrun.rng import Rng
 
 PADDINGS = ("zeros", "border", "reflection")
@@ -164,34 +165,9 @@ def known_padding(padding: str) -> str:
     return padding
 
 
-def matrix_of(rows: list[list[Tensor]]) -> Tensor:
-    """(B, 3, 3) from the upper two rows of (B,) entries."""
-    one, zero = torch.ones_like(rows[0][0]), torch.zeros_like(rows[0][0])
-    return torch.stack([*rows[0], *rows[1], zero, zero, one], 1).view(-1, 3, 3)
-
-
-def axis_matrix(zoom_x: Tensor, zoom_y: Tensor, shift_x: Tensor | None = None, shift_y: Tensor | None = None) -> Tensor:
-    """Rows and columns stretched and shifted independently."""
-    zero = torch.zeros_like(zoom_x)
-    shift_x, shift_y = zero if shift_x is None else shift_x, zero if shift_y is None else shift_y
-    return matrix_of([[zoom_x, zero, shift_x], [zero, zoom_y, shift_y]])
-
-
 def crop_matrix(top: Tensor, left: Tensor, h: Tensor, w: Tensor, height: int, width: int) -> Tensor:
     """The box of pixels stretched over the whole output."""
     return axis_matrix(w / width, h / height, (2 * left + w) / width - 1, (2 * top + h) / height - 1)
-
-
-def affine_matrix(
-    angle: Tensor, across: Tensor, down: Tensor, zoom: Tensor, shear: Tensor, height: int, width: int
-) -> Tensor:
-    """The inverse of: shear, rotate clockwise by `angle` degrees, zoom, shift by shares of the sides; each (B,)."""
-    cos, sin = angle.deg2rad().cos(), angle.deg2rad().sin()
-    # forward, in pixels: zoom * [[cos, -sin], [sin, cos]] @ [[1, -shear], [0, 1]]; its inverse is
-    a, b = (cos - shear * sin) / zoom, (sin + shear * cos) / zoom
-    c, d = -sin / zoom, cos / zoom
-    b, c = b * (height / width), c * (width / height)  # sides of unequal length have unequal units
-    return matrix_of([[a, b, -2 * (a * across + b * down)], [c, d, -2 * (c * across + d * down)]])
 
 
 def warp(x: Tensor, matrix: Tensor, size: tuple[int, int], padding: str, separable: bool) -> Tensor:

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslrun.augment.colour import contrast_matrix, mean_colour, recolour, saturation_matrix, scaling
-from sslrun.augment.geometry import affine_matrix, matrix_of, warp
+from sslrun.augment.geometry import warp
 from sslrun.augment.op import Op, Params, on_rows
 from sslrun.contracts import UserError
+from sslrun.nn.warp import affine_matrix, matrix_of
 from sslrun.rng import Rng
 
 COLOURS = ("identity", "color", "contrast", "brightness")
