@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sslrun.augment.op import Op, Params, on_rows, probability
 from sslrun.contracts import UserError
+from sslrun.nn.blur import gaussian_blur
 from sslrun.rng import Rng
 
 REFERENCE = 224  # the side of the pictures that widths of blur are given for
@@ -102,20 +102,5 @@ def kernel_radius(shape: torch.Size) -> int:
 
 
 def blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Columns, then rows, of `x` (B, C, H, W) weighted by a normal density of width `sigma` (B,)."""
-    radius = kernel_radius(x.shape)
-    offset = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
-    weight = torch.softmax(-0.5 * (offset / sigma.to(x.dtype).unsqueeze(1)) ** 2, 1)  # (B, 2 radius + 1)
-    for axis, sides in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
-        x = smooth(F.pad(x, sides, mode="reflect"), weight, axis, x.shape[axis])
-    return x
-
-
-def smooth(padded: Tensor, weight: Tensor, axis: int, n: int) -> Tensor:
-    """A symmetric kernel (B, k) per sample along one axis: a sum of shifted copies beats a grouped convolution."""
-    radius = weight.shape[1] // 2
-    weight = weight.view(*weight.shape, 1, 1, 1)
-    out = padded.narrow(axis, radius, n) * weight[:, radius]
-    for i in range(radius):
-        out.addcmul_(padded.narrow(axis, i, n) + padded.narrow(axis, 2 * radius - i, n), weight[:, i])
-    return out
+    """`x` (B, C, H, W) blurred by `sigma` (B,) pixels, within the kernel of its size."""
+    return gaussian_blur(x, sigma, kernel_radius(x.shape))
