@@ -40,3 +40,25 @@ def batch(**streams: dict[str, Any]) -> Batch:
             {"index": torch.arange(n), **values}, lambda *purpose, n=n, name=name: Rng(name, *purpose, total=n)
         )
     return Batch(made)
+
+
+class Cells(nn.Module):
+    """An encoder whose tokens are the squares of 2 x 2 pixels of one-channel pictures of 4 x 4."""
+
+    dim, grid = 4, (2, 2)
+
+    def tokens(self, x: Tensor, keep: Tensor | None = None) -> tuple[Tensor, None]:
+        return x.unfold(2, 2, 2).unfold(3, 2, 2).reshape(len(x), 4, 4), None  # (B, N, D)
+
+
+class Rows:
+    """What `prepare` reads of a data module: training samples."""
+
+    def __init__(self, x: Tensor):
+        self.train, self.x = self, x
+
+    def sample(self, at_most: int) -> Tensor:
+        return torch.arange(len(self.x))
+
+    def inputs(self, positions: Tensor) -> Tensor:
+        return self.x[positions]
