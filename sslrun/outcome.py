@@ -117,7 +117,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
         "lr": experiment.lr,
         "steps": experiment.steps_done,
         "validation": experiment.monitor and experiment.monitor.found(),
-        "wall_s": round(time.perf_counter() - experiment.began, 2),
+        "wall_s": 0.0,  # below, with the pictures
         "training_s": round(trained_s, 2),
         **_speed(experiment),
         "peak_rss_mb": _peak_rss_mb(),
@@ -137,6 +137,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
     own = {s: found for s, found in results.items() if s.split(":")[0] in ("trained", "model", "ema")}
     scalars = {f"test/{s}/{k}": v for s, found in own.items() for k, v in found.items() if "/accuracy" in k}
     gallery.compare(_varied(experiment.plain), scalars, experiment.steps_done)
+    metrics["wall_s"] = round(time.perf_counter() - experiment.began, 2)
     write_json(folder / "metrics.json", _plain(metrics))
     summary.table(metrics, folder)
     return metrics
