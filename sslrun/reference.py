@@ -24,7 +24,7 @@ from sslrun.evaluate.scores import scores
 from sslrun.fit import Plan, fit
 from sslrun.learner import Learner
 from sslrun.record.bar import Progress
-from sslrun.record.folder import write_atomically
+from sslrun.record.folder import exclusive, write_atomically
 from sslrun.rng import seed_of
 
 UNTRAINED_STEPS = 600  # of supervised references and fine-tuning, where the run trains nothing and steps= is not given
@@ -129,18 +129,19 @@ def _cached(experiment: Any, supervision: Supervision, n: int | None) -> Tuned:
     folder = experiment.folder.path
     root = next((p for p in folder.parents if p.name == "outputs"), folder.parent) / ".cache" / "supervised"
     path = root / f"{key}.pt"
-    encoder = copy.deepcopy(experiment.random_encoder())
-    if path.exists():
-        objective = make(plain["supervision"]["objective"], "supervision.objective", encoder, data.spec)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        encoder.load_state_dict(state["encoder"])
-        objective.load_state_dict(state["objective"])
-        device = experiment.device.torch
-        return Tuned(encoder.to(device), objective.to(device)).eval()
-    network = supervision.train(encoder, n, f"supervised reference, {n or 'all'} labels")
-    buffer = io.BytesIO()
-    torch.save({"encoder": encoder.state_dict(), "objective": network.objective.state_dict()}, buffer)
-    write_atomically(path, buffer.getvalue())
+    with exclusive(path.with_suffix(".lock")):  # of the jobs of a sweep, one trains and the others wait for it
+        encoder = copy.deepcopy(experiment.random_encoder())
+        if path.exists():
+            objective = make(plain["supervision"]["objective"], "supervision.objective", encoder, data.spec)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            encoder.load_state_dict(state["encoder"])
+            objective.load_state_dict(state["objective"])
+            device = experiment.device.torch
+            return Tuned(encoder.to(device), objective.to(device)).eval()
+        network = supervision.train(encoder, n, f"supervised reference, {n or 'all'} labels")
+        buffer = io.BytesIO()
+        torch.save({"encoder": encoder.state_dict(), "objective": network.objective.state_dict()}, buffer)
+        write_atomically(path, buffer.getvalue())
     network.encoder.to(experiment.device.torch)
     network.objective.to(experiment.device.torch)
     return network

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,18 @@ class Lock:
         if self._held:
             self._held.close()
             self._held = None
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Waits until no other process holds the lock at this path, and holds it meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = Lock(path)
+    lock.take(math.inf)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class RunFolder:

@@ -1,11 +1,13 @@
 """A run folder: whole files or none, one owner, and what it says about itself."""
 
 import os
+import threading
+import time
 
 import pytest
 
 from sslrun.contracts import UserError
-from sslrun.record.folder import RunFolder, open_run, write_atomically
+from sslrun.record.folder import RunFolder, exclusive, open_run, write_atomically
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
@@ -51,3 +53,19 @@ def test_a_status_that_was_cut_short_is_no_status(tmp_path):
     folder = RunFolder(tmp_path)
     (tmp_path / "status.json").write_text('{"status": "run')
     assert folder.status() == {}
+
+
+def test_one_works_while_the_others_wait(tmp_path):
+    order = []
+
+    def second():
+        with exclusive(tmp_path / "some/lock"):
+            order.append("second")
+
+    with exclusive(tmp_path / "some/lock"):
+        other = threading.Thread(target=second)
+        other.start()
+        time.sleep(0.3)
+        order.append("first")
+    other.join(10)
+    assert order == ["first", "second"]
