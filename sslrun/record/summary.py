@@ -59,7 +59,7 @@ def show(experiment: Any, forecast: tuple[float, float] | None = None) -> None:
                 f"         about {duration(forecast[0])} of training, "
                 f"{forecast[1] / 1e9:.2g} GB of memory beside the data"
             )
-    out.print(f"folder   {_short(experiment.folder.path)} (views in figures/views.png)")
+    out.print(f"folder   {short(experiment.folder.path)} (views in figures/views.png)")
 
 
 def duration(seconds: float) -> str:
@@ -70,7 +70,8 @@ def duration(seconds: float) -> str:
     return f"{max(1, round(seconds))} s"
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
+    """A path as it is typed here: relative where it is below the working directory."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
@@ -101,7 +102,7 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
     if metrics["primary"]:
         out.print(f"\n* primary, on test samples: {verdict}")
     speed = f", {metrics['samples_per_s']:,.0f} samples/s" if metrics["samples_per_s"] else ""
-    out.print(f"{metrics['status']} after {metrics['wall_s']:.0f} s{speed}; results in {_short(folder.path)}")
+    out.print(f"{metrics['status']} after {metrics['wall_s']:.0f} s{speed}; results in {short(folder.path)}")
 
 
 def _columns(results: dict[str, dict[str, float]]) -> list[str]:

@@ -16,7 +16,7 @@ from sslrun.build import SWEEP_KEYS, make
 from sslrun.catalogue import own_folders
 from sslrun.errors import UserError
 from sslrun.outcome import UNHASHED
-from sslrun.record.summary import console
+from sslrun.record.summary import console, short
 from sslrun.report import table, write
 from sslrun.sweep.axes import Axis, Point, read
 from sslrun.sweep.drive import Driver
@@ -48,7 +48,7 @@ def sweep(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConf
         planner = Planner(composed, fixed, study.machine["threads"], study.machine["precision"])
         search.open(points, planner, study)
         jobs = len(study.jobs) + search.waiting()
-        console().print(f"sweep    {jobs} jobs, {launcher.slots} at a time, in {_short(study.path)}")
+        console().print(f"sweep    {jobs} jobs, {launcher.slots} at a time, in {short(study.path)}")
         try:
             rows = Driver(study.jobs, launcher, cfg.on_error == "stop", search).run()
         except KeyboardInterrupt:
@@ -100,15 +100,11 @@ def _command(overrides: Sequence[str], flags: Sequence[str] = ("-m",)) -> str:
     return shlex.join(["sslrun", *folders, *flags, *overrides])
 
 
-def _short(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
 def _report(study: Study) -> None:
     if any(job.done() for job in study.jobs):
         done = write([study.path], study.path / "report")
         console().print(table(done.comparison))
-        console().print(f"\n{_short(done.page)}", soft_wrap=True, markup=False)
+        console().print(f"\n{short(done.page)}", soft_wrap=True, markup=False)
 
 
 def _tell_best(best: tuple[str, Point] | None, fixed: Sequence[str]) -> None:
