@@ -6,9 +6,13 @@ import math
 
 
 def primary_of(results: dict[str, dict[str, float]], budgets: list[int]) -> str | None:
-    """A classifier's accuracy; else the linear probe at the middle budget, since few labels are the point; else kNN."""
-    middle = f"linear@{budgets[len(budgets) // 2]}/accuracy" if budgets else "linear/accuracy"
-    wanted = ("classify/accuracy", middle, "linear/accuracy", "knn/accuracy", "cluster/nmi", "task/skill")
+    """A classifier's accuracy; else a probe at the middle budget, since few labels are the point; else kNN.
+
+    Of probes the last layer's counts, and that of the best layer where every layer was probed alone.
+    """
+    at = f"@{budgets[len(budgets) // 2]}" if budgets else ""
+    probes = [f"linear{at}/accuracy", "linear/accuracy", f"layers{at}/best/accuracy", "layers/best/accuracy"]
+    wanted = ("classify/accuracy", *probes, "knn/accuracy", "cluster/nmi", "task/skill")
     judged = {k for s, found in results.items() if s.split(":")[0] in ("model", "trained") for k in found}
     better_high = sorted(k for k in judged if not k.endswith(("loss", "inertia")))
     return next((k for k in wanted if k in judged), next(iter(better_high), None))

@@ -9,6 +9,10 @@ def test_primary_metric_is_the_one_that_the_method_is_for():
     assert primary_of({"trained": probes}, []) == "linear/accuracy"
     assert primary_of({"trained": probes, "model": {"classify/accuracy": 0.9}}, [40]) == "classify/accuracy"
     assert primary_of({"trained": probes, "model:fixmatch": {"classify/accuracy": 0.9}}, [40]) == "classify/accuracy"
+    layers = {"layers/best/accuracy": 0.9, "layers@40/best/accuracy": 0.6, "layers@40/stage1/accuracy": 0.7}
+    assert primary_of({"trained": layers, "model": {"task/skill": 0.5}}, [10, 40, 100]) == "layers@40/best/accuracy"
+    assert primary_of({"trained": layers}, []) == "layers/best/accuracy"
+    assert primary_of({"trained": layers | probes}, [40]) == "linear@40/accuracy"
     assert primary_of({"raw": probes}, [40]) is None, "a row that nobody trained"
     assert primary_of({}, [40]) is None
 

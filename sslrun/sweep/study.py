@@ -171,7 +171,7 @@ class Study:
             raise UserError(
                 f"{self.path / 'sweep.json'} cannot be read ({error}); choose another sweep.name."
             ) from error
-        differs = "; ".join(differences(old["definition"], self.definition))
+        differs = "; ".join(differences(grown(old["definition"], self.definition), self.definition))
         if differs:
             raise UserError(f"the sweep {self.path} has another definition ({differs}); choose another sweep.name.")
         self._created, self.machine = old["created"], old["machine"]
@@ -210,6 +210,20 @@ class Study:
                 "jobs": entries,
             },
         )
+
+
+def grown(old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The old definition, its axes those of the new one where a grid only gained values: more seeds, another method.
+
+    A search that draws would draw other points.
+    """
+    mine, theirs = old["axes"], new["axes"]
+    gained = (
+        old["search"] == new["search"] == {"sweep": "grid"}
+        and mine.keys() == theirs.keys()
+        and all(set(mine[k]) <= set(theirs[k]) for k in mine)
+    )
+    return {**old, "axes": theirs} if gained else old
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], key: str = "") -> list[str]:

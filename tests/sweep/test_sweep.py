@@ -51,8 +51,12 @@ def test_a_study_from_end_to_end(sweep):
     assert again.status == 1 and again.err.count("failed") == 2 and "finished in" not in again.err
     assert written("mine") == before, "what was finished is left alone"
 
-    other = sweep(*axes[:-2], "seed=0,1,2", "sweep.name=mine")
-    assert other.status == 1 and "has another definition (seed: 0,1 -> 0,1,2)" in other.err
+    other = sweep(axes[0], "labels=10,40", *axes[2:])
+    assert other.status == 1 and "has another definition (labels: 10,5000 -> 10,40)" in other.err
+    more = sweep(*axes[:-2], "seed=2,0,1", "sweep.name=mine")
+    assert "3 of 9 jobs did not finish" in more.err, "a study may gain seeds"
+    after = written("mine")
+    assert {k: after[k] for k in before} == before and after.keys() - before == {"kmeans_seed-2", "supervised_labels-10_seed-2"}
 
 
 def test_what_cannot_work_is_said_before_anything_runs(sweep, command):
