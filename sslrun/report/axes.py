@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sslrun.errors import UserError
 from sslrun.explain import nearest
 from sslrun.report.collect import Found, Run
-from sslrun.report.measure import reads_labels
+from sslrun.report.measure import PROBE, reads_labels, ways
 from sslrun.report.words import order, word
 
 REPLICATES = ("seed", "split_seed")
@@ -19,7 +19,6 @@ NAMES = ("method", "data")  # by what metrics.json calls them
 NO_AXES = re.compile(
     r"(device|eval|supervision|logger)(\..*)?|compile|precision|reference|max_time|save_every|traceback|.*\._partial_"
 )
-BUDGET = re.compile(r"linear@(\d+)/")
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,10 @@ def value(run: Run, key: str) -> str:
     return word(run.metrics[key]) if key in run.metrics else "?"
 
 
-def entries(found: Found, asked: Sequence[str]) -> tuple[list[Entry], list[str]]:
+def entries(found: Found, asked: Sequence[str], metric: str | None) -> tuple[list[Entry], list[str]]:
     """Every run at its places, and the axes that they differ on, in the order to be read.
 
-    `asked` are the keys that the user named: these are axes in any case, the seed too.
+    `asked` are the keys that the user named: these are axes in any case, the seed too; `metric` is one asked for.
 
     Raises:
         UserError: no run has such a key.
@@ -63,6 +62,9 @@ def entries(found: Found, asked: Sequence[str]) -> tuple[list[Entry], list[str]]
     keys = _and_differing(keys, placed)
     if "labels" in keys:
         placed = _at_budgets(placed)
+        if metric is None and any(len(ways(e.run)) > 1 and not reads_labels(e.run) for e in placed):
+            placed = [Entry(e.run, {**e.at, "probe": way}) for e in placed for way in _ways(e.run)]
+            keys = [*keys, "probe"]
     return placed, [k for k in keys if k in asked or len({e.value(k) for e in placed}) > 1]
 
 
@@ -107,14 +109,18 @@ def _at_budgets(placed: Sequence[Entry]) -> list[Entry]:
     counts = order(e.value("labels") for e in placed if "labels" in e.at or reads_labels(e.run))
     if not counts:
         budgets = {
-            m[1] for e in placed for _, found in e.run.results("trained") for k in found if (m := BUDGET.match(k))
+            m["labels"] for e in placed for _, found in e.run.results("trained") for k in found if (m := PROBE.match(k))
         }
-        counts = order(budgets)
+        counts = order(budgets - {None})
     out = []
     for entry in placed:
         free = "labels" not in entry.at and not reads_labels(entry.run)
         out += [Entry(entry.run, {**entry.at, "labels": n}) for n in counts] if free and counts else [entry]
     return out
+
+
+def _ways(run: Run) -> list[str]:
+    return ["own"] if reads_labels(run) else ways(run) or ["linear"]
 
 
 def refuse_unknown(asked: Iterable[str], placed: Sequence[Entry]) -> None:

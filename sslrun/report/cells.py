@@ -81,7 +81,8 @@ def _numbers(entries: Sequence[Entry], by_labels: bool, metric: str | None) -> t
         if not entry.run.scored:
             missing[entry.run.status] += 1
             continue
-        n = number(entry.run, entry.value("labels") if labelled else None, metric)
+        labels, way = entry.value("labels") if labelled else None, entry.at.get("probe", "linear")
+        n = number(entry.run, labels, metric, way)
         if n is None:
             missing["no such number"] += 1
         else:

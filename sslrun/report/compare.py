@@ -59,7 +59,7 @@ def compare(
     twice = [k for k, n in Counter(asked).items() if n > 1]
     if twice:
         raise UserError(f"{twice[0]} can be a row or a column, not both; leave out one of --rows and --columns.")
-    there, keys = ax.entries(found, list(dict.fromkeys([*asked, *(k for k, _ in where)])))
+    there, keys = ax.entries(found, list(dict.fromkeys([*asked, *(k for k, _ in where)])), metric)
     there = ax.choose(there, where)
     keys = [k for k in keys if k in asked or len({e.value(k) for e in there}) > 1]
     runs = list({id(e.run): e.run for e in there}.values())

@@ -41,10 +41,11 @@ def draw(comparison: Comparison) -> dict[str, tuple[str, bytes]]:
 
 def label_efficiency(comparison: Comparison, lines: Sequence[Series]) -> Drawn:
     panels = {}
+    every = "labels" in comparison.columns and any("null" in column for g in comparison.grids for column in g.columns)
     for data, mine in _by_data(lines).items():
-        points = {line.name: found for line in mine if (found := by_labels(line.runs))}
+        points = {line.name: found for line in mine if (found := by_labels(line, every))}
         if any(len(p) > 1 for p in points.values()):
-            panels[data] = points, references_by_labels([run for line in mine for run in line.runs])
+            panels[data] = points, references_by_labels([run for line in mine for run in line.runs], every)
     panels, more = _first(panels, PANELS, "data sets")
     if not panels:
         return None
@@ -59,7 +60,7 @@ def label_efficiency(comparison: Comparison, lines: Sequence[Series]) -> Drawn:
             canvas.band(ax, [(n, *spread(v)) for n, v in points[name].items()], i, name, share=True)
         ticks = sorted({n for p in (*points.values(), *references.values()) for n in p})
         ax.set_xscale("log")
-        ax.set_xticks(ticks, map(str, ticks))
+        ax.set_xticks(ticks, [f"all {n:,}" if every and n == ticks[-1] else str(n) for n in ticks])
         ax.minorticks_off()
         ax.set(title=data, xlabel="labels (log scale)", ylabel="test accuracy (%)")
     canvas.legend(figure)

@@ -46,7 +46,8 @@ def rules(comparison: Comparison) -> list[str]:
     told = [
         "Mean ± sample standard deviation (n − 1) over seeds; accuracies in per cent.",
         "A method that predicts classes is judged by its own predictions, of the averaged weights (ema) where it keeps "
-        "them; any other by a linear probe of its encoder on as many labels. No rule looks at a test result.",
+        "them; any other by a linear probe of its encoder on as many labels, and beside it by fine-tuning where it was "
+        "fine-tuned. No rule looks at a test result.",
     ]
     if any(c.difference for c in shown):
         told.append(

@@ -39,9 +39,15 @@ def heads(comparison: Comparison, grid: Grid) -> list[str]:
     """Titles of the columns: their settings, or the measure where nothing is a column."""
     if comparison.columns:
         pairs = [zip(comparison.columns, column, strict=True) for column in grid.columns]
-        return [", ".join(f"{v if k == 'data' else f'{k} {v}'}" for k, v in pair) for pair in pairs]
+        return [", ".join(_head(k, v) for k, v in pair) for pair in pairs]
     kinds = kinds_of(grid, ())
     return [measure(kinds[0]) if len(kinds) == 1 else "primary metric"]
+
+
+def _head(key: str, value: str) -> str:
+    if key == "data":
+        return value
+    return "all labels" if (key, value) == ("labels", "null") else f"{key} {value}"
 
 
 def kinds_of(grid: Grid, column: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -2,7 +2,8 @@
 
 A method that predicts classes is judged by its own predictions, of the averaged weights (`ema`) where the method keeps
 them, since these are what it hands on, else of the `model`. Any other method is judged by the linear probe of its
-`trained` encoder on as many labels as the cell says. Where no labels are swept it is the run's own primary metric.
+`trained` encoder on as many labels as the cell says, and beside it by fine-tuning where runs have both. Where no labels
+are swept it is the run's own primary metric.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from sslrun.report.collect import Run
 
 OWN = "classify/accuracy"
-PROBE = re.compile(r"linear(?:@(\d+))?/accuracy")
+PROBE = re.compile(r"(?P<way>linear|finetune)(?:@(?P<labels>\d+))?/accuracy")
 REFERENCES = ("supervised", "random", "raw")
 MEANING = {
     "supervised": "same network, labels only",
@@ -40,9 +41,14 @@ def reads_labels(run: Run) -> bool:
     return run.settings.get("labels") is not None
 
 
-def number(run: Run, labels: str | None, metric: str | None) -> Number | None:
+def ways(run: Run) -> list[str]:
+    """How the labels were put to the encoder: by a `linear` probe, and by fine-tuning (`finetune`)."""
+    return sorted({m["way"] for _, found in run.results("trained") for k in found if (m := PROBE.fullmatch(k))})[::-1]
+
+
+def number(run: Run, labels: str | None, metric: str | None, way: str = "linear") -> Number | None:
     """The run's number in the cell of `labels` (None: they are no axis), of `metric` if one was asked for."""
-    name = metric or wanted(run, labels)
+    name = metric or wanted(run, labels, way)
     if name is None:
         return None
     own = name.split("/")[0].split("@")[0] in ("classify", "cluster", "task")
@@ -53,12 +59,12 @@ def number(run: Run, labels: str | None, metric: str | None) -> Number | None:
     return None
 
 
-def wanted(run: Run, labels: str | None) -> str | None:
+def wanted(run: Run, labels: str | None, way: str) -> str | None:
     if labels is None:
         return run.metrics.get("primary")
     if reads_labels(run):
         return OWN
-    return "linear/accuracy" if labels == "null" else f"linear@{labels}/accuracy"
+    return f"{way}/accuracy" if labels == "null" else f"{way}@{labels}/accuracy"
 
 
 def kind(run: Run, name: str, labels: str | None, metric: str | None) -> tuple[str, str]:
@@ -66,7 +72,7 @@ def kind(run: Run, name: str, labels: str | None, metric: str | None) -> tuple[s
     if metric or not (probe or name == OWN):
         return name, ""
     if probe:
-        return "accuracy", probe[1] or "null"
+        return "accuracy", probe["labels"] or "null"
     used = run.metrics.get("labels")
     return "accuracy", labels or ("null" if used is None else str(used))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,25 +11,28 @@ from pathlib import Path
 
 from sslrun.report.collect import Run
 from sslrun.report.compare import Comparison
-from sslrun.report.measure import REFERENCES, Number, number, reads_labels, reference
+from sslrun.report.measure import PROBE, REFERENCES, Number, number, reads_labels, reference
 from sslrun.report.words import order, word
 
 CURVES = ("knn_accuracy", "classify_accuracy", "accuracy", "loss")  # what a curve shows, the most comparable first
-PROBED = re.compile(r"linear@(\d+)/accuracy")
 
 
 @dataclass
 class Series:
-    """The runs of one line: all that the axes other than labels, data and seed do not tell apart."""
+    """The runs of one line: all that the axes other than labels, data and seed do not tell apart.
+
+    `way` is how labels were put to an encoder that was trained on none: by a probe or by fine-tuning.
+    """
 
     name: str
     data: str
     runs: list[Run]
+    way: str = "linear"
 
 
 def series(comparison: Comparison) -> list[Series]:
     """In the order of the tables; runs that a table leaves out, because newer ones count, are in none."""
-    found: dict[tuple[str, str], dict[int, Run]] = defaultdict(dict)
+    found: dict[tuple[str, str, str], dict[int, Run]] = defaultdict(dict)
     for grid in comparison.grids:
         for row in grid.rows:
             for column, shown in row.cells.items() if not row.reference else ():
@@ -38,8 +40,9 @@ def series(comparison: Comparison) -> list[Series]:
                 words = [v for k, v in pairs if k not in ("labels", "data", "seed", "split_seed")]
                 name = " · ".join([*words, *([row.note] if row.note else [])])
                 for n in shown.numbers:
-                    found[name or n.run.method, n.run.data][id(n.run)] = n.run
-    return [Series(name, data, list(runs.values())) for (name, data), runs in found.items()]
+                    way = "finetune" if n.metric.startswith("finetune") else "linear"
+                    found[name or n.run.method, n.run.data, way][id(n.run)] = n.run
+    return [Series(name, data, list(runs.values()), way) for (name, data, way), runs in found.items()]
 
 
 def of_one_budget(runs: Sequence[Run]) -> tuple[list[Run], str]:
@@ -54,18 +57,21 @@ def of_one_budget(runs: Sequence[Run]) -> tuple[list[Run], str]:
     return [run for run in runs if word(run.metrics.get("labels")) == middle], middle
 
 
-def by_labels(runs: Sequence[Run]) -> dict[int, list[float]]:
-    """Accuracies by number of labels: those that the method was trained with, else the budgets of the probe."""
-    return _gathered(n for run in runs for n in _budgets(run))
+def by_labels(line: Series, every: bool) -> dict[int, list[float]]:
+    """Accuracies by number of labels: those that the method was trained with, else the budgets of the probe.
+
+    `every` adds what a probe of all labels reached, at how many these are.
+    """
+    return _gathered(n for run in line.runs for n in _budgets(run, line.way, every))
 
 
-def references_by_labels(runs: Sequence[Run]) -> dict[str, dict[int, list[float]]]:
+def references_by_labels(runs: Sequence[Run], every: bool) -> dict[str, dict[int, list[float]]]:
     """The same for what needs no pretraining; of equal seeds and labels the first run counts."""
     out = {}
     for subject in REFERENCES:
         first: dict[tuple, tuple[int, float]] = {}
         for run in runs:
-            for labels, ours in _budgets(run):
+            for labels, ours in _budgets(run, "linear", every):
                 theirs = reference(ours, subject, None)
                 if theirs:
                     first.setdefault((labels, run.seed), (labels, theirs.value))
@@ -77,15 +83,17 @@ def references_by_labels(runs: Sequence[Run]) -> dict[str, dict[int, list[float]
     return out
 
 
-def _budgets(run: Run) -> Iterator[tuple[int, Number]]:
+def _budgets(run: Run, way: str, every: bool) -> Iterator[tuple[int, Number]]:
     if reads_labels(run):
-        asked = {run.metrics.get("labels")} - {None}
+        asked = {word(run.metrics.get("labels"))} - {"null"}
     else:
-        asked = {int(m[1]) for _, found in run.results("trained") for k in found if (m := PROBED.fullmatch(k))}
-    for labels in order(map(str, asked)):
-        found = number(run, labels, None)
-        if found:
-            yield int(labels), found
+        probes = [m for _, found in run.results("trained") for k in found if (m := PROBE.fullmatch(k))]
+        asked = {m["labels"] or "null" for m in probes if m["way"] == way} - (set() if every else {"null"})
+    for labels in order(asked):
+        found = number(run, labels, None, way)
+        rows = labels if labels != "null" else (run.metrics.get("protocol") or {}).get(way, {}).get("rows")
+        if found and rows:
+            yield int(rows), found
 
 
 def _gathered(pairs: Iterator[tuple[int, Number]]) -> dict[int, list[float]]:

@@ -5,7 +5,9 @@ import pytest
 from scipy import stats
 
 from sslrun.report import compare, table
+from sslrun.report.draw import draw
 from sslrun.report.lines import flags, value
+from sslrun.report.series import by_labels, references_by_labels, series
 
 OURS, THEIRS = (0.90, 0.93, 0.91, 0.94), (0.88, 0.90, 0.90, 0.91)
 
@@ -62,6 +64,42 @@ def test_averaged_weights_are_judged_where_a_method_keeps_them_even_if_worse(mak
     make("fixmatch", 0, labels=40, results=own)
     shown = cell(compare([make.root]), "")
     assert (shown.numbers[0].subject, shown.mean) == ("ema", 0.90)
+
+
+@pytest.fixture
+def transferred(make):
+    """Two seeds, each probed and fine-tuned with 10 labels and with all, beside the network from scratch; a sweep."""
+    jobs = []
+    for seed in (0, 1):
+        trained = {"linear@10/accuracy": 0.6, "finetune@10/accuracy": 0.7, "linear/accuracy": 0.8}
+        trained |= {"finetune/accuracy": 0.9 + 0.02 * seed}
+        scratch = {"classify@10/accuracy": 0.5, "classify/accuracy": 0.85, "linear/accuracy": 0.1}
+        untrained = {"linear@10/accuracy": 0.4, "linear/accuracy": 0.7}
+        found = {"trained": trained, "supervised": scratch, "random": untrained}
+        protocol = {"linear": {"rows": 500}, "finetune": {"rows": 500}}
+        make("simclr", seed, folder=f"t/{seed}", results=found, protocol=protocol)
+        jobs.append((str(seed), [{"method": "simclr", "labels": n, "seed": str(seed)} for n in ("10", "null")]))
+    return make.sweep("t", {"method": ["simclr"], "labels": ["10", "null"], "seed": ["0", "1"]}, jobs)
+
+
+def test_probe_and_fine_tuning_have_rows_of_their_own_against_the_network_from_scratch(transferred, cell):
+    found = compare([transferred])
+    assert found.rows == ["probe"] and found.baseline == "supervised"
+    tuned, probed = cell(found, "finetune", "null"), cell(found, "linear", "null")
+    assert (tuned.mean, probed.mean) == (pytest.approx(0.91), 0.8)
+    assert tuned.difference.mean == pytest.approx(0.91 - 0.85), "its own predictions with all labels"
+    assert cell(found, "finetune", "10").difference.mean == pytest.approx(0.7 - 0.5)
+    assert cell(found, "supervised", "10").mean == 0.5 and cell(found, "random", "10").mean == 0.4
+    assert compare([transferred], metric="linear@10/accuracy").rows != ["probe"], "a number asked for has no two ways"
+
+
+def test_label_efficiency_ends_at_all_labels(transferred):
+    found = compare([transferred])
+    lines = {line.way: line for line in series(found)}
+    assert by_labels(lines["finetune"], every=True) == {10: [0.7, 0.7], 500: [0.9, 0.92]}
+    assert by_labels(lines["linear"], every=False) == {10: [0.6, 0.6]}
+    assert references_by_labels(lines["linear"].runs, every=True)["supervised"] == {10: [0.5] * 2, 500: [0.85] * 2}
+    assert "label_efficiency" in draw(found)
 
 
 def test_the_methods_of_a_multitask_run_are_found(make, cell):
