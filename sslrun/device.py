@@ -72,6 +72,10 @@ def resolve(cfg: Any) -> Device:
     devices = count if cfg.device.devices == "auto" else int(cfg.device.devices)
     if wanted == "gpu" and devices > count:
         raise UserError(f"device.devices={devices} is more than the {count} GPUs of this machine.")
+    if wanted == "gpu":
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # read once; sums in one order, so that resume is exact
     threads = cfg.device.threads or max(1, cores() // devices)
     if cfg.precision != "auto" and cfg.precision not in PRECISIONS:
         raise UserError(f"precision={cfg.precision} is unknown; choose one of auto, {', '.join(PRECISIONS)}.")

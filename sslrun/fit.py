@@ -34,6 +34,7 @@ FALSE_ALARMS = (
     ".*resuming from a checkpoint that ended.*",
     ".*isinstance.*",
     ".*broadcast_buffers.*",
+    ".*GPU available but not used.*",
 )
 
 
@@ -84,6 +85,7 @@ def fit(
     quiet()
     torch.set_num_threads(device.threads)
     keep_freed_memory()
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
     learner.data.to(device.torch)
     learner.train()
     if device.precision == "fp64":
@@ -110,6 +112,9 @@ def fit(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         limit_val_batches=0,
+        deterministic="warn"
+        if device.accelerator == "gpu"
+        else None,  # resume is exact; an operation that is not warns
     )
     plan.loader.position = lambda: position(trainer, len(plan.loader))
     try:

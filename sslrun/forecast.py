@@ -19,7 +19,7 @@ MOMENTS = 2  # tensors that an optimiser keeps for each parameter
 def forecast(learner: Learner, loader: Any, steps: int, accumulate: int, device: Any) -> tuple[float, float]:
     """Seconds of training and bytes at its peak, beyond what the process holds already.
 
-    Two steps forward and backward on a copy; draws depend on their position alone, so that nothing is used up.
+    A few steps forward and backward on a copy; draws depend on their position alone, so that nothing is used up.
     """
     twin = Learner(
         copy.deepcopy(learner.encoder), copy.deepcopy(dict(learner.objectives)), learner.data, learner.weights
@@ -27,7 +27,10 @@ def forecast(learner: Learner, loader: Any, steps: int, accumulate: int, device:
     twin.to(device.torch).train()
     plan = loader.plan(0, 0)
     trained = [p for p in twin.parameters() if p.requires_grad]
-    seconds, saved = _step(twin, _part(plan, 4), device, measure=True)
+    quarter = _part(plan, 4)
+    if device.torch.type != "cpu":
+        _step(twin, quarter, device)  # an accelerator loads its kernels in the first step
+    seconds, saved = _step(twin, quarter, device, measure=True)
     share = 4
     if seconds < QUICK:
         (seconds, _), share = _step(twin, plan, device), 1

@@ -97,6 +97,9 @@ class Learner(pl.LightningModule):
         self._watch(total.detach())
         return total
 
+    def transfer_batch_to_device(self, plan: Plan, *_: Any) -> Plan:
+        return plan  # positions stay beside the tables that they index; `Data.batch` moves the samples
+
     def on_train_batch_end(self, *_: Any) -> None:
         self.left = time.perf_counter()
 

@@ -225,3 +225,11 @@ def test_a_stream_that_an_objective_does_not_read_stays_hidden():
     made = learner({"a": Square}, data(labels=4))
     batch = made.data.batch(Loader(made.data, ("all", "labelled"), 8, 1).plan(0, 0), made.data.train, made.views, "cpu")
     assert list(as_seen_by(made.objectives["a"], batch)) == ["all"]
+
+
+def test_positions_stay_beside_the_tables_that_they_index():
+    """Lightning would move them to the accelerator, where no table of rows is."""
+    made = data()
+    module, plan = Learner(Mlp(made.spec, (5,)), {}, made), Loader(made, ("all",), 8, 1, 0, 1, False).plan(0, 0)
+    moved = module.transfer_batch_to_device(plan, torch.device("meta"), 0)
+    assert moved.streams["all"].positions.device.type == "cpu"
