@@ -44,7 +44,7 @@ def prepared(x, **settings):
 
 def test_bins_are_the_squares_that_some_colour_of_srgb_falls_into():
     table, centres = bins()
-    level = torch.linspace(0, 1, 65)
+    level = torch.linspace(0, 1, 97)
     place = (lab(torch.cartesian_prod(level, level, level))[:, 1:] / 10).round().unique(dim=0)
     assert len(centres) == len(place) == 261
     assert {tuple(c) for c in (centres / 10).tolist()} == {tuple(p) for p in place.tolist()}

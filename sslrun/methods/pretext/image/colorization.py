@@ -79,17 +79,21 @@ class Colorization(Predict):
         self.head = DenseHead(encoder, self.grid, out, hidden)
 
     def prepare(self, data: Any, encoder: Encoder) -> None:
-        rows = data.sample(10_000).split(500)
-        colours = torch.cat([self.colours(data.train.inputs(some)).movedim(1, 3).flatten(0, 2) for some in rows])
-        if colours.abs().max() < GREY:
+        k, found = len(self.centres), []
+        shared = torch.zeros(k * k, dtype=torch.float64)  # how much cells nearest to one bin give to another
+        for rows in data.sample(10_000).split(100):
+            colours = self.colours(data.train.inputs(rows))
+            number, share = self.shared(colours)
+            shared.index_add_(0, (number[:, :1] * k + number).flatten(), share.flatten().double())
+            found.append(colours.transpose(0, 1).flatten(1))
+        spread, mean = torch.std_mean(torch.cat(found, 1), 1)  # (2,) each
+        if max(colours.abs().max() for colours in found) < GREY:
             raise UserError(f"method=colorization finds no colours in the pictures of data={self.name}; {INSTEAD}")
-        self.mean, self.std = (v.view(2, 1, 1) for v in (colours.mean(0), colours.std(0)))
-        number, share = self.shared(colours.T.view(1, 2, -1, 1))  # (1, NEIGHBOURS, cells, 1)
-        nearest = number[0, 0, :, 0]
-        self.weights = rarity(torch.bincount(nearest, minlength=len(self.centres)), self.centres, self.uniform)
-        wanted = (share * self.weights[nearest].view(1, 1, -1, 1)).flatten()
-        total = torch.zeros(len(self.centres), dtype=wanted.dtype).index_add(0, number.flatten(), wanted)
-        self.prior = (total / total.sum()).clamp_min(1e-12).log()
+        self.mean, self.std = mean.view(2, 1, 1), spread.clamp_min(GREY).view(2, 1, 1)
+        shared = shared.view(k, k)
+        self.weights = rarity(shared.sum(1).float(), self.centres, self.uniform)
+        wanted = self.weights @ shared.float()
+        self.prior = (wanted / wanted.sum()).clamp_min(1e-12).log()
 
     def make(self, x: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         return grey(x), self.colours(x)
@@ -154,9 +158,10 @@ def grey(x: Tensor) -> Tensor:
 def bins() -> tuple[Tensor, Tensor]:
     """Squares of a* and b* that hold colours of sRGB: their numbers (2 * REACH + 1,) twice, and centres (K, 2).
 
-    The faces of the cube of all colours are enough: along L* everything inside has some of them above and below.
+    The faces of the cube of all colours are enough, since a line along L* through any colour leaves the cube there,
+    and a finer raster than this one finds no more squares.
     """
-    level = torch.linspace(0, 1, 256)
+    level = torch.linspace(0, 1, 65)
     face = torch.cartesian_prod(level, level)
     faces = [
         torch.cat([face[:, :i], torch.full((len(face), 1), end), face[:, i:]], 1)
