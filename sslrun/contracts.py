@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslrun.errors import UserError as UserError  # part of what methods import from here
+from sslrun.errors import Unfit as Unfit  # part of what methods import from here
+from sslrun.errors import UserError as UserError
 from sslrun.rng import Rng
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslrun.contracts import Batch, DataSpec, Encoder, Predict, UserError
+from sslrun.contracts import Batch, DataSpec, Encoder, Predict, Unfit
 from sslrun.nn.heads import DenseHead
 from sslrun.nn.lab import lab, lightness, rgb
 from sslrun.rng import Rng
@@ -38,7 +38,7 @@ class Colorization(Predict):
         hidden: width of the head's hidden layer.
         recipe: augmentation before the colours are taken away; it has to leave the size alone.
 
-    Raises UserError where pictures do not have three channels, or none of them has colours.
+    Raises Unfit where pictures do not have three channels, or none of them has colours.
     """
 
     modalities = ("image",)
@@ -56,7 +56,7 @@ class Colorization(Predict):
         super().__init__(encoder, spec)
         channels, *size = spec.shape
         if channels != 3:
-            raise UserError(
+            raise Unfit(
                 f"method=colorization needs red, green and blue, and pictures of data={spec.name} have {channels} "
                 f"channel{'s' if channels > 1 else ''}; {INSTEAD}"
             )
@@ -88,7 +88,7 @@ class Colorization(Predict):
             found.append(colours.transpose(0, 1).flatten(1))
         spread, mean = torch.std_mean(torch.cat(found, 1), 1)  # (2,) each
         if max(colours.abs().max() for colours in found) < GREY:
-            raise UserError(f"method=colorization finds no colours in the pictures of data={self.name}; {INSTEAD}")
+            raise Unfit(f"method=colorization finds no colours in the pictures of data={self.name}; {INSTEAD}")
         self.mean, self.std = mean.view(2, 1, 1), spread.clamp_min(GREY).view(2, 1, 1)
         shared = shared.view(k, k)
         self.weights = rarity(shared.sum(1).float(), self.centres, self.uniform)
