@@ -125,7 +125,7 @@ def test_cells_are_a_quarter_of_the_picture_in_whole_parts_of_a_token(size, cell
     assert all(abs(a - b) <= 2 for a, b in zip(made.grid, cells, strict=True))
 
 
-def test_loss_is_the_cross_entropy_with_the_shares_weighted_by_rarity():
+def test_loss_is_the_divergence_from_the_shares_weighted_by_rarity():
     made, x = prepared(pictures()), pictures(3, seed=1)
     _, target = made.make(x, Rng("c", total=3))
     answer = torch.randn(3, 261, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -135,9 +135,12 @@ def test_loss_is_the_cross_entropy_with_the_shares_weighted_by_rarity():
         for i in range(4):
             for j in range(4):
                 logs = answer[b, :, i, j].log_softmax(0)
-                cell = -(share[b, :, i, j] * logs[number[b, :, i, j]]).sum()
+                p, known = share[b, :, i, j], logs[number[b, :, i, j]]
+                cell = sum(float(q * (q.log() - k)) for q, k in zip(p, known, strict=True) if q > 0)
                 by_hand[b] += made.weights[number[b, 0, i, j]] * cell / 16
     torch.testing.assert_close(made.losses(answer, target), by_hand)
+    perfect = torch.full_like(answer, -60.0).scatter(1, number, share.clamp_min(1e-20).log())
+    torch.testing.assert_close(made.losses(perfect, target), torch.zeros(3), atol=1e-4, rtol=0)
 
 
 def test_no_constant_answer_is_better_than_the_one_without_learning():

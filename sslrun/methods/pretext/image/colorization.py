@@ -27,10 +27,12 @@ class Colorization(Predict):
 
     Zhang, Isola and Efros 2016, arXiv:1603.08511. The encoder sees L* alone, in all three channels; asked for are a*
     and b* of cells of about 4 x 4 pixels. With `bins` each cell is classified: colours fall into squares of 10 x 10
-    in a* and b*, of which sRGB reaches 261, and are shared by the nearest of them. Rare colours count more, by the
-    inverse of their smoothed frequency in the training part mixed with `uniform` of evenness, 1 on average. With
-    `regression` the squared error counts, in standard deviations. Skill is measured against the best answer that is
-    the same for all cells.
+    in a* and b*, of which sRGB reaches 261 (the paper counts 313), and are shared by the nearest five, so that the loss
+    is the cross-entropy less that of a perfect answer. Rare colours count more, by the inverse of their smoothed
+    frequency in the training part mixed with `uniform` of evenness, 1 on average. With `regression` the squared error
+    counts, in standard deviations. Skill is measured against the best answer that is the same for all cells.
+
+    The features are judged on pictures in colour, as those of any encoder.
 
     Args:
         target: `bins` or `regression`.
@@ -112,8 +114,9 @@ class Colorization(Predict):
             return super().losses(answer / self.std, target / self.std)
         answer = answer.float()
         number, share = self.shared(target)
-        entropy = answer.logsumexp(1) - (answer.gather(1, number) * share).sum(1)  # (B, h, w)
-        return (entropy * self.weights[number[:, 0]]).mean((1, 2))
+        cross = answer.logsumexp(1) - (answer.gather(1, number) * share).sum(1)  # (B, h, w)
+        own = torch.special.entr(share).sum(1)  # that of the shares: taken off, a perfect answer costs nothing
+        return ((cross - own) * self.weights[number[:, 0]]).mean((1, 2))
 
     def shared(self, colours: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest bins of colours (B, 2, h, w), nearest first, and the share of each, both (B, NEIGHBOURS, h, w).
