@@ -110,6 +110,16 @@ def test_rotations_of_digits_are_told_apart(results):
     assert min(accuracy) > 0.8, accuracy  # four turns: .25 by chance
 
 
+def test_masked_patches_of_digits_are_guessed(results):
+    skill = column(results("masked_image", "digits"), "model", "task/skill")
+    assert min(skill) > 0.1, skill
+
+
+def test_tinted_digits_are_coloured(results):
+    skill = column(results("colorization", "tinted"), "model", "task/skill")
+    assert min(skill) > 0.3, skill
+
+
 def test_swapped_cells_are_restored(results):
     skill = column(results("denoising_autoencoder", "breast_cancer"), "model", "task/skill")
     assert min(skill) > 0.4, skill

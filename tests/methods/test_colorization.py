@@ -186,6 +186,11 @@ def test_a_network_that_knows_gives_the_colours_back(target):
     assert torch.equal(shown["input"], grey(x)) and torch.equal(shown["target"], x)
 
 
+def test_an_encoder_without_rows_and_columns_is_refused():
+    with pytest.raises(UserError, match="no rows and columns"):
+        Colorization(type("Flat", (nn.Module,), {"dim": 8, "grid": (1,)})(), SPEC)
+
+
 def test_grey_pictures_are_refused():
     with pytest.raises(UserError, match="pictures have 1 channel; method=denoising and method=inpainting"):
         Colorization(Encoder(), picture(size=16))

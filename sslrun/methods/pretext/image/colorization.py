@@ -77,7 +77,8 @@ class Colorization(Predict):
         self.register_buffer("std", torch.ones(2, 1, 1))
         out = len(centres) if target == "bins" else 2
         # a quarter of the picture's resolution, in whole cells for each token
-        self.grid = tuple(g * max(1, round(n / 4 / g)) for g, n in zip(encoder.grid, size, strict=True))
+        cells = zip(encoder.grid, size, strict=False)  # none where tokens form no grid, which the head refuses
+        self.grid = tuple(g * max(1, round(n / 4 / g)) for g, n in cells)
         self.head = DenseHead(encoder, self.grid, out, hidden)
 
     def prepare(self, data: Any, encoder: Encoder) -> None:
