@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sslrun.bounds import refuse_out_of_bounds, refuse_types
 from sslrun.catalogue import fitting, locate, methods
-from sslrun.contracts import DataSpec, Encoder, Objective, UserError
+from sslrun.contracts import DataSpec, Encoder, Objective, Unfit, UserError
 from sslrun.data.module import Data
 from sslrun.learner import views_of
 from sslrun.nn.optim import scaled_lr, schedule
@@ -132,7 +132,7 @@ def refuse_misfits(cfg: Any, spec: Any) -> None:
     for name, node in cfg.method.items():
         accepted = locate(node["_target_"]).modalities
         if accepted and spec.modality not in accepted:
-            raise UserError(
+            raise Unfit(
                 f"method={name} reads {' or '.join(accepted)} data, and data={spec.name} is {spec.modality} data; "
                 f"for {spec.modality} data: {', '.join(fitting(spec.modality))}."
             )

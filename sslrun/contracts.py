@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslrun.errors import UserError as UserError  # part of what methods import from here
+from sslrun.errors import Unfit as Unfit  # part of what methods import from here
+from sslrun.errors import UserError as UserError
 from sslrun.rng import Rng
 
 
@@ -85,12 +86,14 @@ class Encoder(nn.Module):
 
     `dim` is the size of both. Inputs are scaled (`x / spec.scale`) but not standardised: an encoder standardises
     with the training part's statistics itself, so that what a user takes away needs no other file.
-    `grid` is the token grid of the default input shape (rows and columns of patches, time steps, ...).
+    `grid` is the token grid of the default input shape (rows and columns of patches, time steps, ...), and `patch` the
+    side in pixels of the squares that tokens are made of, where `tokens` can leave some out; 0: it cannot.
     """
 
     modalities: tuple[str, ...] = ()  # empty: any
     dim: int
     grid: tuple[int, ...] = ()
+    patch: int = 0
     aux_loss: Tensor | None = None
 
     def __init__(self, spec: DataSpec):

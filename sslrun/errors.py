@@ -3,3 +3,7 @@
 
 class UserError(ValueError):
     """A mistake the user can mend: one sentence naming the key, the value and what would work."""
+
+
+class Unfit(UserError):
+    """A method and data that do not go together whatever the settings; a study of many leaves that pair out."""

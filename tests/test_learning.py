@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import statistics
 
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 import sslrun
 from sslrun.catalogue import locate, methods
@@ -14,6 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SEEDS = range(5)
 WORLDS = {"image": "digits", "table": "breast_cancer"}  # a new modality needs a line here and no new test
+OTHER = {"colorization": "tinted"}  # methods that cannot read the world of their modality
 LEAN = ["eval=[linear]", "eval.budgets=[40]", "logger=none", "device.threads=1", "reference=null", "labels=40"]
 SHORT = {  # the defaults, but shorter: as many steps as `sslrun` alone, or what is said here
     "fixmatch": ["reference=true"],
@@ -25,7 +28,16 @@ SHORT = {  # the defaults, but shorter: as many steps as `sslrun` alone, or what
 def cases():
     for name, node in methods().items():
         for modality in locate(node["_target_"]).modalities or WORLDS:
-            yield name, WORLDS[modality]
+            yield name, OTHER.get(name, WORLDS[modality])
+
+
+def tinted(path):
+    """scikit-learn's digits, each class in its own colour."""
+    bundle = load_digits()
+    tint = 0.3 + 0.7 * np.random.default_rng(0).random((10, 3))
+    x = (bundle.images[..., None] * 15.9 * tint[bundle.target, None, None]).astype(np.uint8)
+    np.savez(path, x_train=x[:1400], y_train=bundle.target[:1400], x_test=x[1400:], y_test=bundle.target[1400:])
+    return ["data=image_arrays", f"data.path={path}"]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +47,8 @@ def results(tmp_path_factory):
 
     def get(method, data):
         if (method, data) not in done:
-            settings = [f"method={method}", f"data={data}", *LEAN, *SHORT.get(method, ["steps=400"])]
+            chosen = tinted(folder / "tinted.npz") if data == "tinted" else [f"data={data}"]
+            settings = [f"method={method}", *chosen, *LEAN, *SHORT.get(method, ["steps=400"])]
             done[method, data] = [
                 sslrun.run([*settings, f"seed={seed}"], folder / f"{method}-{data}-{seed}")["results"] for seed in SEEDS
             ]
@@ -55,7 +68,8 @@ def gains(found, ours, theirs, metric="linear@40/accuracy"):
 
 
 def test_there_is_a_method_for_every_case():
-    assert {name for name, _ in cases()} == set(methods()) and {data for _, data in cases()} == set(WORLDS.values())
+    assert {name for name, _ in cases()} == set(methods())
+    assert {data for _, data in cases()} == {*WORLDS.values(), *OTHER.values()}
 
 
 @pytest.mark.parametrize(("method", "data"), cases())
@@ -94,6 +108,16 @@ def test_simclr_separates_digits(results):
 def test_rotations_of_digits_are_told_apart(results):
     accuracy = column(results("rotation", "digits"), "model", "task/accuracy")
     assert min(accuracy) > 0.8, accuracy  # four turns: .25 by chance
+
+
+def test_masked_patches_of_digits_are_guessed(results):
+    skill = column(results("masked_image", "digits"), "model", "task/skill")
+    assert min(skill) > 0.1, skill
+
+
+def test_tinted_digits_are_coloured(results):
+    skill = column(results("colorization", "tinted"), "model", "task/skill")
+    assert min(skill) > 0.3, skill
 
 
 def test_swapped_cells_are_restored(results):

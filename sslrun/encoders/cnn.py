@@ -47,7 +47,7 @@ class MapEncoder(Encoder):
         if keep is not None:
             raise UserError(
                 f"encoder={type(self).__name__.lower()} cannot leave patches out, because convolutions see all cells; "
-                f"encoder=vit_tiny or encoder=vit_small can."
+                f"encoder=vit_micro and encoder=vit_tiny can."
             )
         return self.last(x).flatten(2).transpose(1, 2), None
 

@@ -79,7 +79,7 @@ class Timm(Encoder):
     def tokens(self, x: Tensor, keep: Tensor | None = None) -> tuple[Tensor, None]:
         """(B, N, D); a `keep` raises UserError."""
         if keep is not None:
-            raise UserError("encoder=timm cannot leave patches out; encoder=vit_tiny or encoder=vit_small can.")
+            raise UserError("encoder=timm cannot leave patches out; encoder=vit_micro and encoder=vit_tiny can.")
         x = self.last(x)
         return x.reshape(len(x), -1, self.dim), None
 

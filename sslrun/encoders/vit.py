@@ -4,48 +4,11 @@ from __future__ import annotations
 
 import math
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslrun.contracts import DataSpec, Encoder, UserError
 from sslrun.encoders.cnn import image_shape
-
-
-def sincos_positions(grid: tuple[int, int], dim: int, base: tuple[int, int]) -> Tensor:
-    """Fixed two-dimensional sine-cosine position embeddings (He et al. 2022), (rows * columns, dim).
-
-    The first half of the features encodes the row, the second the column. Positions of a grid other than `base` are
-    spread over the extent of `base`, as interpolation would.
-    """
-    omega = 10000 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    halves = []
-    for cells, extent in zip(grid, base, strict=True):
-        place = (torch.arange(cells, dtype=torch.float64) + 0.5) * extent / cells - 0.5
-        angle = place.unsqueeze(1) * omega  # (cells, dim / 4)
-        halves.append(torch.cat([angle.sin(), angle.cos()], 1))
-    rows = halves[0].repeat_interleave(grid[1], 0)
-    columns = halves[1].repeat(grid[0], 1)
-    return torch.cat([rows, columns], 1).float()
-
-
-class Block(nn.Module):
-    """Pre-norm self-attention and a perceptron four times as wide, each added to its input."""
-
-    def __init__(self, dim: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, n, d = x.shape
-        qkv = self.qkv(self.norm1(x)).view(b, n, 3, self.heads, d // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, D / heads)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d)
-        x = x + self.out(mixed)
-        return x + self.mlp(self.norm2(x))
+from sslrun.nn.transformer import Block, initialise, patchify, sincos_positions
 
 
 class ViT(Encoder):
@@ -74,18 +37,11 @@ class ViT(Encoder):
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.register_buffer("positions", sincos_positions(self.grid, dim, self.grid), persistent=False)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+        initialise(self)
 
     def patches(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Standardised pictures (B, C, H, W) as flat patches (B, N, C * patch * patch), and their grid."""
-        x, p = self.standardise(x), self.patch
-        x = F.pad(x, (0, -x.shape[3] % p, 0, -x.shape[2] % p))
-        b, c, h, w = x.shape
-        x = x.reshape(b, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5)  # (B, rows, columns, C, p, p)
-        return x.reshape(b, -1, c * p * p), (h // p, w // p)
+        return patchify(self.standardise(x), self.patch)
 
     def embedded(self, x: Tensor, keep: Tensor | None) -> Tensor:
         x, grid = self.patches(x)

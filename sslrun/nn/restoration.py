@@ -11,7 +11,29 @@ from sslrun.contracts import DataSpec, Encoder, Predict
 from sslrun.nn.heads import DenseHead
 
 
-class Restoration(Predict):
+class Pictures(Predict):
+    """A task whose targets are pixels; knows each channel's mean and spread, and the training part's mean picture.
+
+    Args:
+        recipe: augmentation of the pictures that the task starts from.
+    """
+
+    modalities = ("image",)
+    kind = "real"
+
+    def __init__(self, encoder: Encoder, spec: DataSpec, recipe: str):
+        super().__init__(encoder, spec)
+        self.views = {"all": {"view": recipe}}
+        channels = spec.shape[0]
+        self.register_buffer("mean", torch.tensor(spec.mean or (0.0,) * channels).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(spec.std or (1.0,) * channels).view(1, -1, 1, 1))
+        self.register_buffer("picture", torch.zeros(spec.shape))  # (C, H, W), the training part's mean
+
+    def prepare(self, data: Any, encoder: Encoder) -> None:
+        self.picture = data.train.inputs(data.sample(10_000)).mean(0)
+
+
+class Restoration(Pictures):
     """A task whose inputs are damaged pictures and whose target are the clean ones, both (B, C, H, W) in [0, 1].
 
     A subclass writes `make`. Answers come from the tokens alone, and the loss is their squared error in units of each
@@ -23,20 +45,10 @@ class Restoration(Predict):
         hidden: width of the decoder's hidden layer.
     """
 
-    modalities = ("image",)
-    kind = "real"
-
     def __init__(self, encoder: Encoder, spec: DataSpec, recipe: str, hidden: int):
-        super().__init__(encoder, spec)
-        self.views = {"all": {"view": recipe}}
+        super().__init__(encoder, spec, recipe)
         channels, *size = spec.shape
-        self.register_buffer("mean", torch.tensor(spec.mean or (0.0,) * channels).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(spec.std or (1.0,) * channels).view(1, -1, 1, 1))
-        self.register_buffer("picture", torch.zeros(spec.shape))  # (C, H, W), the training part's mean
         self.decoder = DenseHead(encoder, tuple(size), channels, hidden)
-
-    def prepare(self, data: Any, encoder: Encoder) -> None:
-        self.picture = data.train.inputs(data.sample(10_000)).mean(0)
 
     def answer(self, encoder: Encoder, inputs: Any) -> Tensor:
         return self.decoder(encoder.tokens(inputs)[0]) * self.std + self.mean

@@ -201,6 +201,8 @@ def _read(path: Path, files: set[str]) -> Run:
     if status in UNFINISHED:
         if status == "running" and _ended(told):
             status, reason = "interrupted", "its process has ended without a word"
+        elif reason.startswith("Unfit: "):
+            status = "left out"
         settings = _settings(path, files)
         return Run(path, str(path), status, reason, settings=settings, written=_time(path / "status.json"))
     if "metrics.json" not in files:

@@ -35,7 +35,8 @@ def listening() -> Iterator[None]:
 class Driver:
     """Runs the jobs of a study, and those that its search proposes, by a launcher, `launcher.slots` at a time.
 
-    One job's failure does not end the others unless `stop_on_error`; an interruption asks the running ones to save.
+    One job's failure does not end the others unless `stop_on_error`, and a method that its data does not fit is left
+    out, which is no failure; an interruption asks the running ones to save.
     """
 
     def __init__(self, jobs: list[Job], launcher: Any, stop_on_error: bool, search: Search | None = None):
@@ -118,7 +119,9 @@ class Driver:
             row.state, row.seconds = "finished", time.monotonic() - row.began
             row.note = result(job)[0]
         elif status.get("status") in ("failed", "interrupted"):
-            row.state, row.note = status["status"], status.get("reason", "").removeprefix("UserError: ")
+            reason = status.get("reason", "")
+            row.state = "left out" if reason.startswith("Unfit: ") else status["status"]
+            row.note = reason.removeprefix("Unfit: ").removeprefix("UserError: ")
         else:  # it was killed, or died before it could say anything
             row.state, row.note = "failed", worker.ending()
             if state_of(job.folder) is not None:

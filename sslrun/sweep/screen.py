@@ -21,7 +21,7 @@ ROOM = 12  # rows of a terminal that the table leaves to the rest
 
 @dataclass
 class Row:
-    """Where a job is: waiting, running, finished, failed, interrupted or pruned."""
+    """Where a job is: waiting, running, finished, failed, interrupted, pruned or left out."""
 
     job: Job
     state: str = "waiting"
@@ -102,7 +102,7 @@ class Screen:
             self._live.stop()
 
     def event(self, row: Row) -> None:
-        ended = sum(r.state in ("finished", "failed", "pruned") for r in self.rows)
+        ended = sum(r.state in ("finished", "failed", "pruned", "left out") for r in self.rows)
         left = seconds_left(self.rows, self.slots, self.more())
         rest = f"; about {duration(left)} left" if left else ""
         took = f" in {duration(row.seconds)}" if row.seconds is not None and row.state == "finished" else ""
@@ -112,7 +112,7 @@ class Screen:
         )
 
     def _table(self) -> Table:
-        shown = ("finished", "running", "waiting", "failed", "pruned")
+        shown = ("finished", "running", "waiting", "failed", "pruned", "left out")
         count = {s: sum(r.state == s for r in self.rows) for s in shown}
         left = seconds_left(self.rows, self.slots, self.more())
         title = ", ".join(f"{n} {s}" for s, n in count.items() if n or s == "finished")

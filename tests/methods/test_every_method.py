@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from worlds import WORLDS, End, Killed, Trained, built, cases, device, overrides, resolved, summary, train
+from worlds import UNFIT, WORLDS, End, Killed, Trained, built, cases, device, overrides, resolved, summary, train
 
 from sslrun.build import build
 from sslrun.catalogue import fitting, locate, methods
@@ -26,7 +26,9 @@ def one_world(worlds, modality):
 
 
 @pytest.mark.parametrize(
-    ("names", "world"), [(n, w) for n, m in cases() for w in WORLDS[m]], ids=lambda value: str(value)
+    ("names", "world"),
+    [(n, w) for n, m in cases() for w in WORLDS[m] if (n, w) not in UNFIT],
+    ids=lambda value: str(value),
 )
 def test_takes_a_step_on_what_it_declares(names, world, worlds):
     arguments = overrides(names, next(some[world] for some in worlds.values() if world in some))
@@ -60,6 +62,16 @@ def test_refuses_what_it_does_not_declare(name, modality, worlds):
     )
     instead = [other.strip(" .") for other in text.rpartition(":")[2].split(",")]
     assert instead == fitting(modality) and name not in instead
+
+
+@pytest.mark.parametrize(("name", "world"), sorted(UNFIT))
+def test_refuses_what_it_cannot_read_of_its_modality(name, world, worlds):
+    arguments = next(some[world] for some in worlds.values() if world in some)
+    with pytest.raises(UserError) as error:
+        build(resolved(overrides(name, arguments)))
+    data = built(["method=[]", *arguments])[1].data.name
+    before, _, instead = str(error.value).partition(f"data={data}")
+    assert f"method={name}" in before and "method=" in instead
 
 
 # Losses that are alive

@@ -62,6 +62,7 @@ WORLDS: dict[str, dict[str, Callable[[Path], list[str]]]] = {
     "image": {"colour": colour, "digits": lambda folder: ["data=digits"]},
     "table": {"mixed": mixed, "breast_cancer": lambda folder: ["data=breast_cancer"]},
 }
+UNFIT = {("colorization", "digits")}  # methods that refuse a world of their modality, for a reason that they name
 TOGETHER = {"simclr+rotation": ["labels=20"], "supervised+rotation": ["labels=40"]}
 
 

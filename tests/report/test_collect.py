@@ -44,6 +44,12 @@ def test_unfinished_runs_have_a_name_and_no_number(make):
     assert not any(run.scored or run.metrics for run in found.values())
 
 
+def test_a_method_that_its_data_does_not_fit_was_left_out(make):
+    make.unfinished("failed", "Unfit: digits are grey")
+    (run,) = collect([make.root]).runs
+    assert run.status == "left out" and not run.scored
+
+
 @pytest.mark.parametrize(
     "told, status",
     [({"pid": os.getpid()}, "running"), ({"pid": 2**22 + 1}, "interrupted"), ({"boot": "before"}, "interrupted")],

@@ -101,6 +101,15 @@ def test_failures_do_not_end_the_rest(jobs):
     assert (told["status"], told["reason"]) == ("failed", "ended with exit status 9"), "the folder says so, too"
 
 
+def test_a_method_that_the_data_does_not_fit_is_no_failure(jobs, capsys):
+    ends = {"job0": ("failed", "Unfit: digits are grey"), "job3": ("failed", "UserError: too few labels")}
+    rows = Driver(jobs, Launcher(ends), stop_on_error=False).run()
+    assert states(rows) == ["left out", "finished", "finished", "failed", "finished"]
+    said = capsys.readouterr().err
+    assert "job0 left out: digits are grey" in said and "[5/5]" in said
+    assert states(Driver(jobs[:2], Launcher(ends), stop_on_error=True).run()) == ["left out", "finished"]
+
+
 def test_a_failure_ends_the_rest_where_asked(jobs):
     launcher = Launcher({"job0": ("failed", "no")})
     rows = Driver(jobs, launcher, stop_on_error=True).run()

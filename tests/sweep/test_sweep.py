@@ -77,6 +77,14 @@ def test_what_cannot_work_is_said_before_anything_runs(sweep, command):
     assert "-m" in command("method=simclr,kmeans").err, "a list without -m is told how to be a sweep"
 
 
+def test_a_method_that_the_data_does_not_fit_is_left_out(sweep):
+    said = sweep("method=kmeans,colorization", "sweep.name=colours")
+    assert said.status == 0, said.err
+    assert set(results("colours")) == {"kmeans"} and "colorization left out: method=colorization needs red" in said.err
+    alone = sweep("method=colorization", "seed=0,1")
+    assert alone.status == 1 and "no job of the sweep can work: method=colorization needs red" in alone.err
+
+
 def test_experiments_bring_their_axes_along(command, own_place):
     (own_place / "my/experiment").mkdir(parents=True)
     (own_place / "my/experiment/mine.yaml").write_text(
