@@ -19,7 +19,7 @@ class Classifier(Objective):
     def __init__(self, encoder: Encoder, spec: DataSpec):
         super().__init__(encoder, spec)
         if spec.num_classes < 2:
-            raise ValueError(f"labels of at least 2 classes are needed, and data={spec.name} has {spec.num_classes}")
+            raise ValueError(f"labels need at least 2 classes, and data={spec.name} has {spec.num_classes}")
         self.head = nn.Linear(encoder.dim, spec.num_classes)
         # learned anew by every process that trains, and read by no other
         self.register_buffer("prior", torch.full((spec.num_classes,), 1 / spec.num_classes), persistent=False)
