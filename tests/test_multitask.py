@@ -21,7 +21,6 @@ from sslrun.data.loader import Loader
 from sslrun.learner import Learner, streams_of, views_of
 from sslrun.methods.semi.supervised import Supervised
 from sslrun.multitask import settled
-from sslrun.nn.batch_norm import synchronise
 
 LEAN = ["steps=2", "encoder.width=4", "eval=[knn]", "logger=none", "precision=fp32", "device.threads=1"]
 
@@ -191,7 +190,7 @@ def after_a_step(*overrides, only=None):
     """The encoder's running means after one training step, by layer; `only` trains one objective of them."""
     built = build(settings(*overrides, "labels=20", "batch_size=16", "encoder.width=4"))
     objectives = {k: v for k, v in built.objectives.items() if only in (None, k)}
-    learner = Learner(synchronise(built.encoder), objectives, built.data)
+    learner = Learner(built.encoder, objectives, built.data)
     loader = Loader(built.data, streams_of(built.objectives.values()), 16, 2)
     learner.train().training_step(loader.plan(0, 0), 0)
     means = {k: v for k, v in learner.encoder.named_buffers() if k.endswith(("running_mean", "batches_tracked"))}
