@@ -13,6 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from sslrun import multitask
 from sslrun.bounds import refuse_out_of_bounds, refuse_types
 from sslrun.catalogue import fitting, locate, methods
 from sslrun.contracts import DataSpec, Encoder, Objective, Unfit, UserError
@@ -119,7 +120,7 @@ def build_encoder(cfg: Any, data: Data) -> tuple[Encoder, dict[str, Any]]:
 def build_objectives(cfg: Any, data: Data, encoder: Encoder) -> tuple[dict[str, Objective], dict[str, float]]:
     """The objectives by name, and the users' weights of their losses."""
     objectives, weights = {}, {}
-    for name, node in cfg.method.items():
+    for name, node in sorted(cfg.method.items()):
         node = dict(node)
         weights[name] = float(node.pop("weight", 1.0))
         torch.manual_seed(seed_of(cfg.seed, "objective", name))
@@ -210,11 +211,13 @@ def resolved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The configuration of one run: without interpolations, Hydra's keys and those of sweeps, with absolute paths.
 
     Raises:
-        UserError: a value that cannot work, or an encoder beside weights that have another.
+        UserError: a value that cannot work, methods that cannot be together, or an encoder beside weights of another.
     """
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     cfg.pop("hydra", None)
     refuse_out_of_bounds(cfg)
+    multitask.refuse(cfg.method, overrides)
+    cfg.method = {name: cfg.method[name] for name in sorted(cfg.method)}  # nothing depends on the order of naming
     for key in SWEEP_KEYS:
         cfg.pop(key, None)
     absolute_paths(cfg)

@@ -1,11 +1,13 @@
-"""Composes a configuration outside the command line: for notebooks, verbs and sweeps."""
+"""Composes a configuration outside the command line: for notebooks, verbs and sweeps; and runs one from Python."""
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -15,7 +17,7 @@ from omegaconf import DictConfig
 from sslrun.catalogue import own_folders
 from sslrun.errors import UserError
 from sslrun.explain import explain
-from sslrun.schema import conf_dir, register
+from sslrun.schema import conf_dir, joined, register
 
 
 @contextmanager
@@ -44,4 +46,17 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
     with composer() as composed:
         cfg = composed(overrides)
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
-    return cfg, Path("outputs") / ("+".join(cfg.method) or "none") / cfg.data._target_.rpartition(".")[2] / stamp
+    return cfg, Path("outputs") / joined(cfg.method) / cfg.data._target_.rpartition(".")[2] / stamp
+
+
+class Runnable(types.ModuleType):
+    """Lets `sslrun.run([...])` call the module `sslrun.run`, which Python binds to that name."""
+
+    def __call__(self, overrides: Sequence[str] = (), folder: Path | str | None = None) -> dict[str, Any]:
+        """Runs one experiment from Python and returns its metrics.json.
+
+        Raises:
+            UserError: the overrides or what they ask for cannot work.
+        """
+        cfg, default = compose(overrides)
+        return self.run(cfg, folder or default, overrides=overrides)

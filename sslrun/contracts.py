@@ -161,6 +161,10 @@ class Objective(nn.Module):
         """The loss under `loss`, beside whatever else is worth a curve; changes state in training mode only."""
         raise NotImplementedError
 
+    def trivial_loss(self, batch: Batch) -> Tensor | None:
+        """The loss without learning, above 0: several tasks' losses are divided by it. `batch` is a global one."""
+        return self.trivial(batch)["loss"] if self.trivial is not None else None
+
     def prepare(self, data: Any, encoder: Encoder) -> None:
         """Learns statistics from the training part (`data.train`), before the first step; kept in buffers."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from sslrun.contracts import Batch, Encoder, Objective, Stream, UserError
 from sslrun.data.module import Data
 from sslrun.data.plan import Plan
+from sslrun.nn.modes import untracked
 from sslrun.rng import seed_of
 
 CHECK_EVERY = 50  # steps between looks at a device-side flag for a loss that is not a number
@@ -43,6 +45,11 @@ def as_seen_by(objective: Objective, batch: Batch) -> Batch:
     return Batch(streams)
 
 
+def classifies(objective: Objective) -> bool:
+    """Whether it learns the data's classes from labels, so that its predictions are what is wanted of the encoder."""
+    return objective.predict is not None and objective.predicts == "class" and "labelled" in objective.streams
+
+
 class Learner(pl.LightningModule):
     """Sums the objectives' losses and trains the encoder with them.
 
@@ -61,6 +68,7 @@ class Learner(pl.LightningModule):
         self.encoder, self.objectives, self.data = encoder, nn.ModuleDict(objectives), data
         self.weights, self.optimizer_factory = weights or {}, optimizer
         self.register_buffer("scales", torch.ones(len(objectives)))  # trivial losses, so that weights mean something
+        self.classifiers = {name for name, o in objectives.items() if classifies(o)}
         self.register_buffer("bad_step", torch.tensor(-1), persistent=False)
         self.views = views_of(objectives.values())
         self.scalars: dict[str, Tensor] = {}
@@ -69,31 +77,49 @@ class Learner(pl.LightningModule):
         if not any(o.trains for o in objectives.values()):
             encoder.requires_grad_(False)
 
-    def prepare(self) -> None:
-        """Lets objectives learn their statistics from the training part, then measures their trivial losses."""
+    def prepare(self, plans: Sequence[Plan] = ()) -> None:
+        """Lets objectives learn their statistics from the training part; several are scaled by these global steps."""
         for objective in self.objectives.values():
             objective.prepare(self.data, self.encoder)
-        if len(self.objectives) > 1:
-            plan = next(self.data.validation(self.data.train, streams_of(self.objectives.values()), limit=512))
+        found: dict[int, list[Tensor]] = {}
+        for plan in plans if len(self.objectives) > 1 else ():
             batch = self.data.batch(plan, self.data.train, self.views, "cpu")
             for i, objective in enumerate(self.objectives.values()):
-                if objective.trivial is not None:
-                    loss = objective.trivial(as_seen_by(objective, batch))["loss"]
-                    self.scales[i] = loss.clamp_min(1e-8)
+                loss = objective.trivial_loss(as_seen_by(objective, batch))
+                if loss is not None:
+                    found.setdefault(i, []).append(loss)
+        for i, losses in found.items():
+            self.scales[i] = torch.stack(losses).mean().clamp_min(1e-8)
+
+    def weighted(self, losses: Mapping[str, Any]) -> Any:
+        """What is minimised, of the losses by objective: the sum of those that are there, weighted and scaled."""
+        scaled = zip(self.objectives, self.scales, strict=True)
+        return sum(self.weights.get(name, 1.0) * losses[name] / scale for name, scale in scaled if name in losses)
+
+    def called(self, name: str, key: str) -> str:
+        """What a value of an objective is called in curves: several are told apart by their names."""
+        return f"{name}/{key}" if len(self.objectives) > 1 else key
 
     def training_step(self, plan: Plan, _: int) -> Tensor:
         self.began, self.samples = time.perf_counter(), max(s.total for s in plan.streams.values())
         # Dropout and library layers draw from the global generator: reseed it, so that a step depends on its place.
         torch.manual_seed(seed_of(self.data.seed, "layers", plan.epoch, plan.step, self.global_rank))
         batch = self.data.batch(plan, self.data.train, self.views, self.device)
-        total = torch.zeros((), device=self.device, requires_grad=True)
-        for (name, objective), scale in zip(self.objectives.items(), self.scales, strict=True):
-            out = objective(self.encoder, as_seen_by(objective, batch))
-            total = total + self.weights.get(name, 1.0) * out["loss"] / scale
-            prefix = "" if len(self.objectives) == 1 else f"{name}/"
-            self.scalars.update({prefix + k: v.detach() for k, v in out.items()})
+        found: dict[str, dict[str, Tensor]] = {}
+        for name, objective in self.objectives.items():
+            # a classifier is judged on whole pictures: tiles or turned ones must not move what normalises these
+            aside = self.classifiers and name not in self.classifiers
+            with untracked(self.encoder) if aside else contextlib.nullcontext():
+                found[name] = objective(self.encoder, as_seen_by(objective, batch))
+        zero = torch.zeros((), device=self.device, requires_grad=True)  # what trains nothing has no gradient
+        total = zero + self.weighted({name: out["loss"] for name, out in found.items()})
         if self.encoder.aux_loss is not None:
             total = total + self.encoder.aux_loss
+        several = {f"{name}/{key}": value for name, out in found.items() for key, value in out.items()}
+        shown = (
+            {"loss": total, **several} if len(found) > 1 else {k: v for out in found.values() for k, v in out.items()}
+        )
+        self.scalars.update({name: value.detach() for name, value in shown.items()})
         self._watch(total.detach())
         return total
 
@@ -148,13 +174,3 @@ class Learner(pl.LightningModule):
             if network is not self.encoder:
                 return network
         return self.encoder
-
-
-def restore(module: nn.Module, state: dict[str, Tensor], prefix: str) -> None:
-    """Fills a module from a checkpoint's tensors; buffers take the size that preparation once gave them."""
-    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    for name, buffer in dict(module.named_buffers()).items():
-        if name in own and own[name].shape != buffer.shape:
-            owner, _, leaf = name.rpartition(".")
-            setattr(module.get_submodule(owner), leaf, torch.empty_like(own[name]))
-    module.load_state_dict(own)

@@ -64,19 +64,29 @@ class Look:
             for plan in self.data.validation(val, streams, 256, QUERIES):
                 batch = self.data.batch(plan, val, learner.views, learner.device)
                 for name, objective in learner.objectives.items():
-                    prefix = "" if len(learner.objectives) == 1 else f"{name}/"
                     seen = as_seen_by(objective, batch)
                     if "labelled" in objective.streams and bool((seen["labelled"]["y"] < 0).any()):
                         continue  # a validation sample without a label has no supervised loss
-                    for key, value in objective(learner.encoder, seen).items():
-                        sums.setdefault(f"validation/{prefix}{key}", []).append(
+                    out = objective(learner.encoder, seen)
+                    if objective.trivial is not None:
+                        out["trivial"] = objective.trivial(seen)["loss"]
+                    for key, value in out.items():
+                        sums.setdefault(learner.called(name, key), []).append(
                             (float(value), len(seen[objective.streams[0]]))
                         )
                 if model is not None:
                     stream = batch[streams[0]]
                     guess = model.predict(learner.encoder, stream["x"]).argmax(1)
                     hits.append((guess == stream["y"])[stream["y"] >= 0].float().cpu())
-        values = {k: sum(v * n for v, n in parts) / sum(n for _, n in parts) for k, parts in sums.items()}
+        means = {k: sum(v * n for v, n in parts) / sum(n for _, n in parts) for k, parts in sums.items()}
+        for name in learner.objectives:
+            trivial = means.pop(learner.called(name, "trivial"), None)
+            if trivial is not None:
+                means[learner.called(name, "skill")] = 1 - means[learner.called(name, "loss")] / max(trivial, 1e-12)
+        if len(learner.objectives) > 1:
+            losses = {name: means[f"{name}/loss"] for name in learner.objectives if f"{name}/loss" in means}
+            means["loss"] = float(learner.weighted(losses))
+        values = {f"validation/{k}": v for k, v in means.items()}
         if hits and len(torch.cat(hits)):
             values["validation/classify_accuracy"] = torch.cat(hits).mean().item()
         return values

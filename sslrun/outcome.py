@@ -224,7 +224,7 @@ def _task(built: Any, learner: Any, data: Any) -> dict[str, dict[str, float]]:
                 both = (objective(learner.encoder, batch), objective.trivial(batch))
             share = next(iter(plan.streams.values())).total / len(test)
             for total, out in zip(sums.values(), both, strict=True):
-                for key in out.keys() & {"loss", "accuracy"}:
+                for key in [k for k in ("accuracy", "loss") if k in out]:
                     total[f"task/{key}"] = total.get(f"task/{key}", 0.0) + share * float(out[key])
         own, trivial = sums.values()
         own["task/skill"] = 1 - own["task/loss"] / max(trivial["task/loss"], 1e-12)

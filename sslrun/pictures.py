@@ -31,7 +31,8 @@ def views(learner: Learner, gallery: Gallery) -> None:
     rows = {"sample": batch[streams[0]]["x"]}
     for stream in streams:
         for view, recipe in sorted(learner.views.get(stream, ())):
-            rows[f"{view} ({recipe})" if len(streams) == 1 else f"{stream} {view}"] = batch[stream][view, recipe]
+            name = view if len(streams) > 1 and view == recipe else f"{view} ({recipe})"
+            rows[name if len(streams) == 1 else f"{stream} {name}"] = batch[stream][view, recipe]
     gallery.show("views", draw(rows, data.spec), 0)
 
 
@@ -56,9 +57,9 @@ def draw(values: dict[str, Tensor], spec: DataSpec) -> Picture | None:
     values = {name: x.cpu()[chosen] for name, x in values.items()}
     words = {name: x for name, x in values.items() if x.dim() == 1}
     shown = {name: x for name, x in values.items() if name not in words}
-    captions = [", ".join(f"{name} {int(x[i])}" for name, x in words.items()) for i in range(len(chosen))]
+    captions = [" / ".join(str(int(x[i])) for x in words.values()) for i in range(len(chosen))]
     if all(x.dim() == 4 for x in shown.values()):
-        return figures.grid(shown, captions if words else ())
+        return figures.grid(shown, captions if words else (), " / ".join(words))
     if all(x.dim() == 2 for x in shown.values()):
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
         return figures.heat({k: (x - mean) / std if x.shape[1:] == mean.shape else x for k, x in shown.items()})

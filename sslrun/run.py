@@ -6,7 +6,6 @@ import contextlib
 import copy
 import sys
 import time
-import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from sslrun import device as devices
 from sslrun import outcome, pictures
 from sslrun.build import Built, build, build_encoder, optimizer_factory, resolved
+from sslrun.compose import Runnable
 from sslrun.fit import Plan, fit, loader_for, seconds
 from sslrun.forecast import forecast
 from sslrun.learner import Learner
@@ -105,7 +105,7 @@ class Experiment:
         self.learner.optimizer_factory, self.lr = optimizer_factory(
             self.plain["optimizer"], cfg.lr, size, self.plan.steps
         )
-        self.learner.prepare()
+        self.learner.prepare(loader.first())
         if cfg.compile:
             built.encoder.compile()
         self.curves = Curves(self.folder, self.plan.steps, self.gallery and self.gallery.logger)
@@ -145,19 +145,4 @@ class Experiment:
         return outcome.conclude(self)
 
 
-class _Callable(types.ModuleType):
-    """Lets `sslrun.run([...])` call this module, which Python binds to that name."""
-
-    def __call__(self, overrides: Sequence[str] = (), folder: Path | str | None = None) -> dict[str, Any]:
-        """Runs one experiment from Python and returns its metrics.json.
-
-        Raises:
-            UserError: the overrides or what they ask for cannot work.
-        """
-        from sslrun.compose import compose
-
-        cfg, default = compose(overrides)
-        return run(cfg, folder or default, overrides=overrides)
-
-
-sys.modules[__name__].__class__ = _Callable
+sys.modules[__name__].__class__ = Runnable

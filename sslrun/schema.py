@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,4 +57,10 @@ def register() -> None:
     from omegaconf import OmegaConf
 
     ConfigStore.instance().store(name="schema", node=Config)
-    OmegaConf.register_new_resolver("join", lambda names: "+".join(names) or "none", replace=True)
+    OmegaConf.register_new_resolver("join", joined, replace=True)
+    OmegaConf.register_new_resolver("unless_alone", lambda names: True if len(names) > 1 else None, replace=True)
+
+
+def joined(methods: Iterable[str]) -> str:
+    """Several methods as one word, whatever their order."""
+    return "+".join(sorted(methods)) or "none"

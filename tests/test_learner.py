@@ -14,7 +14,7 @@ from sslrun.data.source import Part, Source
 from sslrun.device import Device
 from sslrun.encoders.mlp import Mlp
 from sslrun.fit import Plan, fit
-from sslrun.learner import CHECK_EVERY, Learner, as_seen_by, restore, streams_of, views_of
+from sslrun.learner import CHECK_EVERY, Learner, as_seen_by, streams_of, views_of
 from sslrun.nn.optim import sgd
 
 CPU = Device("cpu", 1, 1, 1, "fp32")
@@ -77,7 +77,7 @@ def learner(objectives, made=None, weights=None, lr=0.01):
     encoder = Mlp(made.spec, (5,))
     built = {name: make(encoder, made.spec) for name, make in objectives.items()}
     found = Learner(encoder, built, made, weights, lambda module: (sgd(module, lr, momentum=0.0), lambda step: 1.0))
-    found.prepare()
+    found.prepare(Loader(made, streams_of(built.values()), 16, 1).first())
     return found
 
 
@@ -211,14 +211,6 @@ def test_the_exported_network_may_be_a_teacher():
     assert made.exported() is made.objectives["b"].teacher
     alone = learner({"a": Square})
     assert alone.exported() is alone.encoder
-
-
-def test_restore_gives_buffers_the_size_that_preparation_gave_them():
-    made = learner({"a": Square})
-    state = {f"objectives.a.{k}": v + 1 for k, v in made.objectives["a"].state_dict().items()}
-    fresh = Square(made.encoder, made.data.spec)
-    restore(fresh, state, "objectives.a.")
-    assert fresh.table.tolist() == [2.0, 2.0, 2.0]
 
 
 def test_a_stream_that_an_objective_does_not_read_stays_hidden():

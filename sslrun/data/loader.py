@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -90,6 +91,12 @@ class Loader:
             rows = slice(*bounds)
             streams[name] = Share(positions[rows], len(positions), rows)
         return Plan(epoch, step, streams)
+
+    def first(self, samples: int = 512) -> list[Plan]:
+        """The first steps, as one process alone would see them, until about so many samples are shown."""
+        alone = copy.copy(self)
+        alone.rank, alone.world, alone._turns = 0, 1, {}
+        return [alone.plan(0, step) for step in range(min(self.length, -(-samples // self.batch_size)))]
 
     def _shuffled(self, pool: Tensor, stream: str, turn: int) -> Tensor:
         if (stream, turn) not in self._turns:

@@ -28,7 +28,7 @@ class GlobalBatchNorm(_BatchNorm):
         mean, count = total[:-1] / total[-1], total[-1].detach()
         y = y - mean.view(1, -1, *tail)
         var = all_sum(y.square().sum(dims)) / count  # (C,)
-        if self.training and self.running_mean is not None:
+        if self.training and self.track_running_stats and self.running_mean is not None:
             self.track(mean.detach(), var.detach() * count / (count - 1).clamp_min(1))
         scale = (var + self.eps).rsqrt()
         if self.affine:

@@ -1,4 +1,4 @@
-"""Train and eval mode of a network's parts."""
+"""Train and eval mode of a network's parts, and whose samples its running statistics follow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 
 @contextlib.contextmanager
@@ -18,3 +19,16 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes.items():
             part.training = mode
+
+
+@contextlib.contextmanager
+def untracked(module: nn.Module) -> Iterator[None]:
+    """Running statistics stay as they are meanwhile; in training mode batches are still normalised by their own."""
+    tracked = [part for part in module.modules() if isinstance(part, _NormBase) and part.track_running_stats]
+    for part in tracked:
+        part.track_running_stats = False
+    try:
+        yield
+    finally:
+        for part in tracked:
+            part.track_running_stats = True

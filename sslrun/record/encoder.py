@@ -1,4 +1,4 @@
-"""An encoder as a folder: model.safetensors and config.yaml, no pickle."""
+"""An encoder as a folder: model.safetensors and config.yaml, no pickle; and a module from a checkpoint's tensors."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor, nn
 from yaml import YAMLError
 
 from sslrun import __version__
@@ -106,6 +108,16 @@ def load_state(encoder: Encoder, folder: Path, name: str) -> None:
             "tensors match); use the encoder and a data set of the same shape."
         )
     encoder.load_state_dict(state)
+
+
+def restore(module: nn.Module, state: dict[str, Tensor], prefix: str) -> None:
+    """Fills a module from a checkpoint's tensors; buffers take the size that preparation once gave them."""
+    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    for name, buffer in dict(module.named_buffers()).items():
+        if name in own and own[name].shape != buffer.shape:
+            owner, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(owner), leaf, torch.empty_like(own[name]))
+    module.load_state_dict(own)
 
 
 def load(run: Path | str) -> Encoder:

@@ -17,6 +17,7 @@ from torch import Tensor
 Picture = np.ndarray  # (H, W, 3) uint8
 
 CELL = 64  # pixels that a small picture is enlarged to
+PANELS = 18  # of curves
 LABELS = 20  # classes that colours and axes can still tell apart
 
 
@@ -26,14 +27,15 @@ def png(picture: Picture) -> bytes:
     return out.getvalue()
 
 
-def grid(rows: dict[str, Tensor], captions: Sequence[str] = ()) -> Picture:
+def grid(rows: dict[str, Tensor], captions: Sequence[str] = (), heading: str = "") -> Picture:
     """Rows of pictures (N, C, H, W) in [0, 1], each row named at its left, each column with a caption if there is one.
 
+    `heading` says at the left what the captions are.
     Small pictures are enlarged by whole numbers, so that their pixels stay visible.
     """
     cells = {name: [enlarge(rgb(x)) for x in values] for name, values in rows.items()}
     side = max(max(c.shape[0], c.shape[1]) for row in cells.values() for c in row)
-    text, gap = 8 * max(map(len, cells)) + 8, 3
+    text, gap = 8 * max(map(len, [*cells, heading])) + 8, 3
     columns = max(map(len, cells.values()))
     top = 14 if captions else 0
     out = np.full((top + len(cells) * (side + gap), text + columns * (side + gap), 3), 255, np.uint8)
@@ -44,6 +46,7 @@ def grid(rows: dict[str, Tensor], captions: Sequence[str] = ()) -> Picture:
         draw.text((4, y + side // 2 - 6), name, fill="black")
         for j, cell in enumerate(row):
             canvas.paste(Image.fromarray(cell), (text + j * (side + gap), y))
+    draw.text((4, 1), heading, fill="black")
     for j, caption in enumerate(captions):
         draw.text((text + j * (side + gap) + 2, 1), caption[: side // 6], fill="black")
     return np.asarray(canvas)
@@ -129,7 +132,7 @@ def curves(path: Path) -> Picture | None:
         return None
     first = ("loss", "accuracy", "knn_accuracy", "classify_accuracy", "lr", "effective_rank", "feature_std")
     order = {name: i for i, name in enumerate(first)}
-    names = sorted(lines, key=lambda n: (order.get(n, len(order)), n))[:12]
+    names = sorted(lines, key=lambda n: (order.get(n, len(order)), "/" not in n, n))[:PANELS]  # tasks before speed
     columns = min(3, len(names))
     figure = _figure(3.4 * columns, 2.4 * math.ceil(len(names) / columns))
     for i, name in enumerate(names, 1):

@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from sslrun.multitask import settled
+
 DETAIL = re.compile(r"balanced_accuracy|macro_f1|/stage\d+/|inertia|silhouette")  # left to metrics.json
 ROWS = ("trained", "random", "raw", "supervised", "model", "ema", "trivial")
 MEANING = {
@@ -54,6 +56,9 @@ def show(experiment: Any, forecast: tuple[float, float] | None = None) -> None:
             f"train    {' + '.join(built.objectives)}: {experiment.plan.steps:,} steps{rate}, "
             f"{device.precision} on {where}"
         )
+        differing = settled(experiment.plain)
+        if differing:
+            out.print(f"         {'; '.join(differing)}", markup=False)
         if forecast is not None:
             out.print(
                 f"         about {duration(forecast[0])} of training, "

@@ -12,6 +12,7 @@ from sslrun.explain import nearest
 from sslrun.report.collect import Found, Run
 from sslrun.report.measure import PROBE, reads_labels, ways
 from sslrun.report.words import order, word
+from sslrun.schema import joined
 
 REPLICATES = ("seed", "split_seed")
 NAMES = ("method", "data")  # by what metrics.json calls them
@@ -32,7 +33,7 @@ class Entry:
         """The coordinate on one axis: what the sweep says, else what the run was."""
         if key in self.at:
             told = self.at[key]
-            return "+".join(part.strip() for part in told.strip("[]").split(",")) if key == "method" else word(told)
+            return joined(part.strip() for part in told.strip("[]").split(",")) if key == "method" else word(told)
         return value(self.run, key)
 
 

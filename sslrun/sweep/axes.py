@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -76,9 +76,9 @@ def read(overrides: Sequence[str], over: Mapping[str, Any]) -> tuple[list[Axis],
 
 
 def _joined(values: Any) -> str:
-    """`[a, b]` of a YAML list as `a,b`; text as it is."""
-    if isinstance(values, Iterable) and not isinstance(values, str):
-        return ",".join("null" if v is None else _joined(v) if isinstance(v, str) else str(v) for v in values)
+    """`[a, [b, c]]` of a YAML list as `a,[b,c]`; text as it is."""
+    if isinstance(values, list):
+        return ",".join(f"[{_joined(v)}]" if isinstance(v, list) else _joined(v) for v in values)
     return "null" if values is None else str(values)
 
 

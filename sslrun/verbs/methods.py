@@ -53,6 +53,7 @@ def show(name: str, found: dict) -> None:
     chosen = {k: v for item in node.pop("defaults", []) if isinstance(item, dict) for k, v in item.items()}
     node.pop("method")
     also = {k.rpartition("/")[2]: v for k, v in chosen.items()} | (flat(node) if node else {})
+    also = {k: v for k, v in also.items() if not str(v).startswith("${")}  # depends on the other methods of a run
     if also:
         out.print(f"sets     {' '.join(f'{k}={v}' for k, v in also.items())}")
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from sslrun.build import make
 from sslrun.contracts import UserError
-from sslrun.learner import restore
 from sslrun.record.callbacks import newest_checkpoint
+from sslrun.record.encoder import restore
 from sslrun.record.folder import write_atomically
 from sslrun.record.summary import console
 from sslrun.verbs.inputs import open_inputs

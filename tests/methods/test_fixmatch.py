@@ -5,7 +5,6 @@ import torch
 from batches import Linear, batch, draw, picture
 from torch import nn
 
-from sslrun.contracts import UserError
 from sslrun.methods.semi.fixmatch import FixMatch
 
 
@@ -90,5 +89,5 @@ def test_average_gets_no_gradient_and_follows_the_paper():
 def test_refuses_what_cannot_work():
     with pytest.raises(ValueError, match="threshold=0 must lie above 0"):
         FixMatch(Linear(16, 3), picture(), threshold=0)
-    with pytest.raises(UserError, match="at least 2 classes"):
+    with pytest.raises(ValueError, match="at least 2 classes"):
         FixMatch(Linear(16, 3), picture(classes=0))

@@ -2,7 +2,6 @@ import pytest
 import torch
 from batches import Linear, batch, draw, picture
 
-from sslrun.contracts import UserError
 from sslrun.methods.semi.supervised import Supervised
 
 
@@ -20,5 +19,5 @@ def test_loss_is_smoothed_cross_entropy(smoothing):
 
 
 def test_unlabelled_data_are_refused():
-    with pytest.raises(UserError, match="at least 2 classes, and data=pictures has 0"):
+    with pytest.raises(ValueError, match="at least 2 classes, and data=pictures has 0"):
         Supervised(Linear(16, 5), picture(classes=0))

@@ -200,7 +200,7 @@ def train(
     plan = Plan.of(loader, epochs, steps, accumulate)
     node = OmegaConf.to_container(cfg.optimizer)
     learner.optimizer_factory, _ = optimizer_factory(node, cfg.lr, cfg.batch_size * accumulate, plan.steps)
-    learner.prepare()
+    learner.prepare(loader.first())
     watch = Watch(gradients)
     callbacks: list[pl.Callback] = [watch] if end is None else [watch, end]
     if folder is None:

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 from sslrun.contracts import DataSpec, Field, UserError
 from sslrun.encoders.cnn import Cnn
-from sslrun.record.encoder import load, read_config, save_encoder
+from sslrun.record.encoder import load, read_config, restore, save_encoder
 
 SPEC = DataSpec("d", "image", (1, 8, 8), 2, ("a", "b"), scale=16.0, mean=(0.25,), std=(0.5,))
 CONFIG = {"_target_": "sslrun.encoders.cnn.Cnn", "width": 8}
@@ -59,3 +60,18 @@ def test_arguments_that_are_none(saved):
     path.write_text(path.read_text().replace("width: 8", "wide: 8"))
     with pytest.raises(UserError, match="does not take what was saved"):
         load(folder)
+
+
+class Sized(nn.Module):
+    """A module with a buffer that preparation gives its size."""
+
+    def __init__(self, *size):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.register_buffer("table", torch.full(size, 2.0))
+
+
+def test_buffers_take_the_size_that_preparation_gave_them():
+    fresh, trained = Sized(0), nn.ModuleDict({"a": Sized(3), "b": Sized(1)})
+    restore(fresh, trained.state_dict(), "a.")
+    assert fresh.table.tolist() == [2.0, 2.0, 2.0] and torch.equal(fresh.layer.weight, trained["a"].layer.weight)

@@ -4,6 +4,7 @@ import pytest
 
 from sslrun.contracts import UserError
 from sslrun.report import compare
+from sslrun.report.axes import Entry
 from sslrun.report.words import order, word
 
 
@@ -119,3 +120,10 @@ def test_one_spelling_for_each_value():
     assert word("1e-3") == word(0.001) == word("0.0010") and word("40") == word(40) == word(40.0)
     assert word(None) == "null" and word(True) == "true" and word("simclr") == "simclr"
     assert order(["null", "100", "b10", "9", "b9"]) == ["9", "100", "b9", "b10", "null"]
+
+
+def test_several_methods_are_one_word_whatever_the_order_they_were_typed_in(make):
+    make("rotation+supervised", 0)
+    (run,) = compare([make.root]).runs
+    for names in ("[supervised,rotation]", "[rotation, supervised]"):
+        assert Entry(run, {"method": names}).value("method") == Entry(run, {}).value("method") == "rotation+supervised"

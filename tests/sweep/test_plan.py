@@ -45,6 +45,17 @@ def test_typed_axes_replace_those_of_an_experiment(composed):
     assert fixed == ["labels=10"]
 
 
+def test_several_methods_are_one_value_of_an_axis_whatever_their_order(planner, composed):
+    axes, _ = read([], {"method": [["supervised"], ["supervised", "rotation"], "simclr"], "seed": [0, None]})
+    assert axes[0].values == ("[supervised]", "[supervised,rotation]", "simclr") and axes[1].values == ("0", "null")
+    points = [{"method": names} for names in ("[supervised]", "[supervised,rotation]", "[rotation,supervised]")]
+    alone, both = planner("batch_size=64", "labels=40").jobs(points)
+    assert alone.plain["reference"] is None and both.plain["reference"] and both.cells == points[1:]
+    assert [label(point) for point in points[:2]] == ["supervised", "supervised+rotation"]
+    with pytest.raises(UserError, match="names rotation twice"):
+        planner().jobs([{"method": "[rotation,rotation]"}])
+
+
 @pytest.mark.parametrize(
     ("override", "word"),
     [("lr=interval(1,0.1)", "first end"), ("lr=tag(log,interval(0,1))", "above 0"), ("method=[a", "cannot be read")],

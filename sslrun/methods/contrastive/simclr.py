@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -46,3 +48,7 @@ class SimCLR(Objective):
         z1, z2 = self.head(encoder(views)).chunk(2)  # (B, P) each
         loss, accuracy = info_nce(z1, z2, self.temperature)
         return {"loss": loss, "accuracy": accuracy}
+
+    def trivial_loss(self, batch: Batch) -> Tensor:
+        """That of embeddings which are all alike: one of 2 B - 1 candidates at random."""
+        return torch.tensor(math.log(2 * len(batch["all"]) - 1))

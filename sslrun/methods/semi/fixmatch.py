@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslrun.contracts import Batch, DataSpec, Encoder, Objective, UserError
+from sslrun.contracts import Batch, DataSpec, Encoder
+from sslrun.nn.classifier import Classifier
 from sslrun.nn.ema import Ema
 
 
-class FixMatch(Objective):
+class FixMatch(Classifier):
     """Cross-entropy on labelled samples plus cross-entropy to thresholded pseudo-labels on unlabelled ones.
 
     Sohn et al. 2020, arXiv:2001.07685. The unlabelled term is the sum over confident rows divided by ALL unlabelled
@@ -39,10 +40,7 @@ class FixMatch(Objective):
         super().__init__(encoder, spec)
         if not 0 < threshold <= 1:
             raise ValueError(f"threshold={threshold} must lie above 0 and not above 1, for example 0.95")
-        if spec.num_classes < 2:
-            raise UserError(f"method=fixmatch needs at least 2 classes, and data={spec.name} has {spec.num_classes}.")
         self.threshold, self.unlabelled_weight = threshold, unlabelled_weight
-        self.head = nn.Linear(encoder.dim, spec.num_classes)
         self.ema = Ema(nn.ModuleList([copy.deepcopy(encoder), copy.deepcopy(self.head)]), decay=ema)
 
     def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
@@ -65,9 +63,6 @@ class FixMatch(Objective):
 
     def after_step(self, encoder: Encoder) -> None:
         self.ema.update(nn.ModuleList([encoder, self.head]))
-
-    def predict(self, encoder: Encoder, x: Any) -> Tensor:
-        return torch.softmax(self.head(encoder(x)).float(), 1)
 
     def ema_predict(self, encoder: Encoder, x: Any) -> Tensor:
         averaged, head = self.ema.module

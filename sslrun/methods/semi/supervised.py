@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from sslrun.contracts import Batch, DataSpec, Encoder, Objective, UserError
+from sslrun.contracts import Batch, DataSpec, Encoder
+from sslrun.nn.classifier import Classifier
 
 
-class Supervised(Objective):
+class Supervised(Classifier):
     """Cross-entropy of a linear head on the labelled samples; with `weights=RUN` this is fine-tuning.
 
     Args:
@@ -23,17 +21,11 @@ class Supervised(Objective):
 
     def __init__(self, encoder: Encoder, spec: DataSpec, recipe: str = "weak", smoothing: float = 0.0):
         super().__init__(encoder, spec)
-        if spec.num_classes < 2:
-            raise UserError(f"method=supervised needs at least 2 classes, and data={spec.name} has {spec.num_classes}.")
         self.views = {"labelled": {"view": recipe}}
         self.smoothing = smoothing
-        self.head = nn.Linear(encoder.dim, spec.num_classes)
 
     def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
         y = batch["labelled"]["y"]  # (B,)
         logits = self.head(encoder(batch["labelled"]["view"])).float()  # (B, K)
         loss = F.cross_entropy(logits, y, label_smoothing=self.smoothing)
         return {"loss": loss, "accuracy": (logits.argmax(1) == y).float().mean()}
-
-    def predict(self, encoder: Encoder, x: Any) -> Tensor:
-        return torch.softmax(self.head(encoder(x)).float(), 1)
