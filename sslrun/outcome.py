@@ -26,9 +26,10 @@ from sslrun.catalogue import locate
 from sslrun.errors import UserError
 from sslrun.evaluate import features
 from sslrun.evaluate.cluster import cluster_scores, match
-from sslrun.evaluate.judge import Judge
+from sslrun.evaluate.judge import Judge, blind
 from sslrun.evaluate.scores import scores
 from sslrun.learner import as_seen_by
+from sslrun.proxies import proxies
 from sslrun.record import figures, origin, summary
 from sslrun.record.encoder import save_encoder
 from sslrun.record.folder import RunFolder, write_atomically, write_json
@@ -73,7 +74,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
     trained_s = time.perf_counter() - experiment.began
     used = any("labelled" in o.streams for o in built.objectives.values())
     # labels that training saw, here or before: a probe of fewer would not be one of fewer
-    shown = max(len(data.labelled) if used else 0, built.labels_before)
+    shown = max(len(data.labelled) if used or data.spec.normal else 0, built.labels_before)
     budgets = {n: rows for n, rows in data.budgets.items() if n >= shown}
     if cfg.labels is not None:
         budgets[cfg.labels] = data.labelled
@@ -92,9 +93,9 @@ def conclude(experiment: Any) -> dict[str, Any]:
     if data.spec.shape:
         results["raw"] = judge.score("raw", judge.raw())
     predictions, kind = _predictions(built, learner, judge, results)
-    for subject, found in _task(built, learner, data).items():
+    for subject, found in [*proxies(experiment, judge).items(), *_task(built, learner, data).items()]:
         results[subject] = results.get(subject, {}) | found
-    if supervision and cfg.reference and judge.parts["test"] is not None:
+    if supervision and cfg.reference and not blind(built.evaluators) and judge.parts["test"] is not None:
         wanted = [cfg.labels] if used else [*budgets, None]
         results["supervised"] = reference(experiment, supervision, judge, wanted, used)
     results = {k: v for k, v in results.items() if v}
@@ -135,7 +136,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
         pictures.features(gallery, splits, data, judge.parts, experiment.steps_done)
     _draw(experiment, judge, predictions if kind == "class" else None)
     own = {s: found for s, found in results.items() if s.split(":")[0] in ("trained", "model", "ema")}
-    scalars = {f"test/{s}/{k}": v for s, found in own.items() for k, v in found.items() if "/accuracy" in k}
+    scalars = {f"test/{s}/{k}": v for s, found in own.items() for k, v in found.items() if "/accuracy" in k or k == primary}
     gallery.compare(_varied(experiment.plain), scalars, experiment.steps_done)
     metrics["wall_s"] = round(time.perf_counter() - experiment.began, 2)
     write_json(folder / "metrics.json", _plain(metrics))

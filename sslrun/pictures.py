@@ -79,7 +79,7 @@ def features(gallery: Gallery, splits: Splits, data: Data, parts: dict[str, Part
     pictures = part.inputs(rows) if len(spec.shape) == 3 else None
     gallery.project(shown, columns, pictures)
     known = bank.labels >= 0
-    if spec.num_classes > 1 and known.any() and name != "train":
+    if spec.num_classes > 1 and not spec.normal and known.any() and name != "train":
         guess = classify(bank.features[known], bank.labels[known], split.features, spec.num_classes)
         who = "k nearest neighbours of the features"
         confusion(gallery, "confusion_knn", guess, split.labels, data, name, who, step)

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from sslrun import device as devices
 from sslrun import outcome, pictures
 from sslrun.build import Built, build, build_encoder, optimizer_factory, resolved
+from sslrun.evaluate.judge import blind
 from sslrun.fit import Plan, fit, loader_for, seconds
 from sslrun.forecast import forecast
 from sslrun.learner import Learner
@@ -110,7 +111,7 @@ class Experiment:
             built.encoder.compile()
         self.curves = Curves(self.folder, self.plan.steps, self.gallery and self.gallery.logger)
         keeper = Keeper(self.folder, cfg.save_every, seconds(cfg.max_time))
-        look = Look(built.data, self.device)
+        look = Look(built.data, self.device, blind(built.evaluators))
         self.monitor = Monitor(self.folder, look, self.curves, cfg.eval.looks, *look.primary(self.learner), self._draw)
         if checkpoint:
             self.curves.forget_after(outcome.step_of(checkpoint))
