@@ -24,7 +24,12 @@ from sslrun.record.encoder import load_state, read_config, read_learned
 from sslrun.rng import seed_of
 
 SWEEP_KEYS = ("sweep", "launcher", "on_error")
-MODULE_KEYS = ("val_fraction", "test_fraction", "exclude_labelled", "normal_class")  # the data module's, not the source's
+MODULE_KEYS = (
+    "val_fraction",
+    "test_fraction",
+    "exclude_labelled",
+    "normal_class",
+)  # the data module's, not the source's
 OPTIMIZER_KEYS = ("lr", "weight_decay", "lr_scaling", "reference_batch", "schedule", "warmup")
 
 
@@ -162,6 +167,9 @@ def build(cfg: Any) -> Built:
     """Everything an experiment needs, in the order in which each part depends on the one before."""
     data = build_data(cfg, recipes_of(cfg))
     refuse_misfits(cfg, data.spec)
+    if data.spec.normal and cfg.batch_size > len(data.train):
+        data.notes.append(f"batch_size={cfg.batch_size} is more than one class has: {len(data.train)} is used")
+        cfg.batch_size = len(data.train)
     encoder, config = build_encoder(cfg, data)
     objectives, weights = build_objectives(cfg, data, encoder)
     unknown = {r for v in views_of(objectives.values()).values() for _, r in v} - set(data.recipes)

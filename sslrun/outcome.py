@@ -136,7 +136,8 @@ def conclude(experiment: Any) -> dict[str, Any]:
         pictures.features(gallery, splits, data, judge.parts, experiment.steps_done)
     _draw(experiment, judge, predictions if kind == "class" else None)
     own = {s: found for s, found in results.items() if s.split(":")[0] in ("trained", "model", "ema")}
-    scalars = {f"test/{s}/{k}": v for s, found in own.items() for k, v in found.items() if "/accuracy" in k or k == primary}
+    shown_to = {k for found in own.values() for k in found if "/accuracy" in k} | {primary}
+    scalars = {f"test/{s}/{k}": v for s, found in own.items() for k, v in found.items() if k in shown_to}
     gallery.compare(_varied(experiment.plain), scalars, experiment.steps_done)
     metrics["wall_s"] = round(time.perf_counter() - experiment.began, 2)
     write_json(folder / "metrics.json", _plain(metrics))
@@ -201,7 +202,7 @@ def _own_scores(objective: Any, predict: Any, learner: Any, p: torch.Tensor, jud
     if objective.predicts == "class":
         found = scores(guess[known], test.labels[known], judge.spec.num_classes) if known.any() else {}
         return {f"classify/{k}": v for k, v in found.items()}
-    if not known.any():
+    if not known.any() or judge.spec.normal:  # groups of one class are not held against the others
         return {}
     assigned = judge.probabilities(lambda x: predict(learner.encoder, x), train).argmax(1)
     classes = judge.spec.num_classes
@@ -212,6 +213,7 @@ def _own_scores(objective: Any, predict: Any, learner: Any, p: torch.Tensor, jud
 def _task(built: Any, learner: Any, data: Any) -> dict[str, dict[str, float]]:
     """Each method's own task on test samples, beside what needs no learning: `task/loss`, `task/skill`, ..."""
     test, results = data.open_test(), {}
+    test = test.only(data.spec.normal) if test and data.spec.normal else test
     if test is None:
         return results
     for name, objective in built.objectives.items():

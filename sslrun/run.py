@@ -75,10 +75,10 @@ class Experiment:
 
     def __init__(self, cfg: DictConfig, folder: RunFolder, device: devices.Device):
         self.cfg, self.folder, self.device = cfg, folder, device
-        self.plain = OmegaConf.to_container(cfg)
         torch.set_num_threads(device.threads)
         self.began = time.perf_counter()
         self.built: Built = build(cfg)
+        self.plain = OmegaConf.to_container(cfg)
         self.untrained = copy.deepcopy(self.built.encoder) if cfg.weights is None else None
         self.plan: Plan | None = None
         self.lr: float | None = None

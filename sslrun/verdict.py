@@ -22,7 +22,8 @@ def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: i
     """Whether the method falls below the best row that needs no pretraining, by more than one seed's noise.
 
     A classifier is held against the linear probes with as many labels as it had, a fine-tuned copy against the network
-    trained on the same labels from the start. `rows` is the number of test samples behind each number.
+    trained on the same labels from the start. `rows` is the number of test samples behind each number; where numbers
+    come with an interval, half of the widest is the noise.
     """
     rivals = [primary]
     if primary == "classify/accuracy":
@@ -35,5 +36,7 @@ def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: i
     if not own or not others:
         return "unknown"
     best, gap = max(others), max(own) - max(others)
-    noise = 2 * math.sqrt(max(best * (1 - best), 1e-4) / rows)
+    low, high = f"{primary}_low", f"{primary}_high"
+    widths = [found[high] - found[low] for _, found in by_subject if low in found]
+    noise = max(widths) / 2 if widths else 2 * math.sqrt(max(best * (1 - best), 1e-4) / rows)
     return "unknown" if abs(gap) <= noise else gap < 0

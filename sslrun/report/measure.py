@@ -45,7 +45,7 @@ def number(run: Run, labels: str | None, metric: str | None) -> Number | None:
     name = metric or wanted(run, labels)
     if name is None:
         return None
-    own = name.split("/")[0].split("@")[0] in ("classify", "cluster", "task")
+    own = name.split("/")[0].split("@")[0] in ("classify", "cluster", "proxy", "task")
     subjects = ("ema", "model", "trained") if own else ("trained", "ema", "model")
     for subject, found in run.results(*subjects):
         if name in found:
