@@ -24,12 +24,8 @@ from sslrun.record.encoder import load_state, read_config, read_learned
 from sslrun.rng import seed_of
 
 SWEEP_KEYS = ("sweep", "launcher", "on_error")
-MODULE_KEYS = (
-    "val_fraction",
-    "test_fraction",
-    "exclude_labelled",
-    "normal_class",
-)  # the data module's, not the source's
+# the data module's, not the source's
+MODULE_KEYS = ("val_fraction", "test_fraction", "exclude_labelled", "normal_class")
 OPTIMIZER_KEYS = ("lr", "weight_decay", "lr_scaling", "reference_batch", "schedule", "warmup")
 
 

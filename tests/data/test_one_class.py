@@ -162,19 +162,25 @@ def test_no_anomaly_is_read_before_the_judge_opens_its_parts(tmp_path, monkeypat
 
 
 def test_the_methods_own_task_is_scored_on_normal_samples(tmp_path, monkeypatch):
-    asked = []
-    validation = Data.validation
-    monkeypatch.setattr(
-        Data, "validation", lambda data, part, *a, **k: asked.append((part, k)) or validation(data, part, *a, **k)
-    )
-    settings = ["method=kmeans", "method.kmeans.k=3", "data=wine", "data.normal_class=class_0", "eval=[proxy]"]
-    found = sslrun.run([*settings, "epochs=2", "logger=none", "device.threads=1"], folder=tmp_path / "a")["results"]
-    assert not any("cluster" in k for k in found["model"]), "clusters of one class are held against no other"
-    settings = ["method=denoising_autoencoder", "data=wine", "data.normal_class=class_0", "eval=[proxy]"]
-    found = sslrun.run([*settings, *[s for s in LEAN if "width" not in s]], folder=tmp_path / "b")["results"]
+    asked, validation = [], Data.validation
+
+    def spy(data, part, *arguments, draw=0, **settings):
+        asked.append((data, part, draw))
+        return validation(data, part, *arguments, draw=draw, **settings)
+
+    monkeypatch.setattr(Data, "validation", spy)
+    normal = ["data=wine", "data.normal_class=class_0", "eval=[proxy]", *[s for s in LEAN if "width" not in s]]
+    found = sslrun.run(["method=denoising_autoencoder", "batch_size=32", *normal], folder=tmp_path / "b")["results"]
     assert {"task/loss", "task/skill", "proxy/auroc"} <= found["model"].keys()
-    of_task = asked[-1]
-    assert not of_task[1].get("draw") and set(of_task[0].labels.tolist()) == {0}
+    of_test = [(p, draw) for data, p, draw in asked if set(p.index.tolist()) <= set(data.open_test().index.tolist())]
+    assert [set(part.labels.tolist()) for part, draw in of_test if not draw] == [{0}]
+    assert {len(set(part.labels.tolist())) for part, draw in of_test if draw} == {3}, "scores are of all"
+
+
+def test_clusters_of_one_class_are_held_against_no_other(tmp_path):
+    settings = ["method=kmeans", "data=wine", "data.normal_class=class_0", "eval=[proxy]", "epochs=2"]
+    found = sslrun.run([*settings, "logger=none", "device.threads=1"], folder=tmp_path / "a")["results"]
+    assert "proxy/auroc" in found["model"] and not any("cluster" in k for k in found["model"])
 
 
 @pytest.mark.parametrize("evaluators", ["eval=[knn,linear]", "eval=[proxy,knn]", "eval=[cluster]"])
