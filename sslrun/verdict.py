@@ -23,7 +23,7 @@ def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: i
 
     A classifier is held against the linear probes with as many labels as it had, a fine-tuned copy against the network
     trained on the same labels from the start. `rows` is the number of test samples behind each number; where numbers
-    come with an interval, half of the widest is the noise.
+    come with intervals, half of the wider of the two is the noise.
     """
     rivals = [primary]
     if primary == "classify/accuracy":
@@ -31,12 +31,18 @@ def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: i
     elif primary and primary.startswith("finetune"):
         rivals.append(primary.replace("finetune", "classify", 1))
     by_subject = [(s.split(":")[0], found) for s, found in results.items()]
-    own = [found[primary] for s, found in by_subject if s in ("model", "ema", "trained") and primary in found]
-    others = [found[m] for s, found in by_subject if s in ("random", "raw", "supervised") for m in rivals if m in found]
+    own = [(found[primary], found) for s, found in by_subject if s in ("model", "ema", "trained") and primary in found]
+    others = [
+        (found[m], found)
+        for s, found in by_subject
+        if s in ("random", "raw", "supervised")
+        for m in rivals
+        if m in found
+    ]
     if not own or not others:
         return "unknown"
-    best, gap = max(others), max(own) - max(others)
-    low, high = f"{primary}_low", f"{primary}_high"
-    widths = [found[high] - found[low] for _, found in by_subject if low in found]
-    noise = max(widths) / 2 if widths else 2 * math.sqrt(max(best * (1 - best), 1e-4) / rows)
-    return "unknown" if abs(gap) <= noise else gap < 0
+    (ours, mine), (best, theirs) = (max(pairs, key=lambda pair: pair[0]) for pairs in (own, others))
+    noise = 2 * math.sqrt(max(best * (1 - best), 1e-4) / rows)
+    if f"{primary}_low" in mine.keys() & theirs.keys():
+        noise = max(found[f"{primary}_high"] - found[f"{primary}_low"] for found in (mine, theirs)) / 2
+    return "unknown" if abs(ours - best) <= noise else ours < best
