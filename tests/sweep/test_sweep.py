@@ -56,10 +56,7 @@ def test_a_study_from_end_to_end(sweep):
     more = sweep(*axes[:-2], "seed=2,0,1", "sweep.name=mine")
     assert "3 of 9 jobs did not finish" in more.err, "a study may gain seeds"
     after = written("mine")
-    assert {k: after[k] for k in before} == before and after.keys() - before == {
-        "kmeans_seed-2",
-        "supervised_labels-10_seed-2",
-    }
+    assert {k: after[k] for k in before} == before and after.keys() - before == {"kmeans_seed-2", "supervised_labels-10_seed-2"}
 
 
 def test_what_cannot_work_is_said_before_anything_runs(sweep, command):
