@@ -61,6 +61,7 @@ BOUNDS: dict[str, Bound] = {
     "data.exclude_labelled": YES_NO,
     "eval.budgets": COUNTS,
     "eval.looks": whole(0),
+    "eval.proxy.resamples": whole(1),
     "device.devices": COUNT,
     "device.num_nodes": whole(1),
     "device.threads": whole(1),

@@ -18,13 +18,15 @@ from sslrun.bounds import refuse_out_of_bounds, refuse_types
 from sslrun.catalogue import fitting, locate, methods
 from sslrun.contracts import DataSpec, Encoder, Objective, Unfit, UserError
 from sslrun.data.module import Data
-from sslrun.learner import views_of
+from sslrun.evaluate.judge import needs_of
 from sslrun.nn.optim import scaled_lr, schedule
 from sslrun.record.encoder import load_state, read_config, read_learned
 from sslrun.rng import seed_of
+from sslrun.streams import views_of
 
 SWEEP_KEYS = ("sweep", "launcher", "on_error")
-MODULE_KEYS = ("val_fraction", "test_fraction", "exclude_labelled")  # the data module's, not the source's
+# the data module's, not the source's
+MODULE_KEYS = ("val_fraction", "test_fraction", "exclude_labelled", "normal_class")
 OPTIMIZER_KEYS = ("lr", "weight_decay", "lr_scaling", "reference_batch", "schedule", "warmup")
 
 
@@ -162,6 +164,9 @@ def build(cfg: Any) -> Built:
     """Everything an experiment needs, in the order in which each part depends on the one before."""
     data = build_data(cfg, recipes_of(cfg))
     refuse_misfits(cfg, data.spec)
+    if data.spec.normal and cfg.batch_size > len(data.train):
+        data.notes.append(f"batch_size={cfg.batch_size} is more than one class has: {len(data.train)} is used")
+        cfg.batch_size = len(data.train)
     encoder, config = build_encoder(cfg, data)
     objectives, weights = build_objectives(cfg, data, encoder)
     unknown = {r for v in views_of(objectives.values()).values() for _, r in v} - set(data.recipes)
@@ -171,7 +176,46 @@ def build(cfg: Any) -> Built:
         for name, node in cfg.eval.items()
         if isinstance(node, Mapping) and "_target_" in node
     }
-    return Built(data, encoder, config, objectives, weights, evaluators, labels_before(cfg, data))
+    before = labels_before(cfg, data)
+    refuse_evaluators(cfg, data, evaluators, objectives, before)
+    return Built(data, encoder, config, objectives, weights, evaluators, before)
+
+
+def refuse_evaluators(cfg: Any, data: Data, evaluators: Mapping[str, Callable], objectives: Any, before: int) -> None:
+    """Says before training that an evaluator would find nothing to judge, or labels that training has used."""
+    judges = [name for name, evaluator in evaluators.items() if "scores" not in needs_of(evaluator)]
+    if data.spec.normal and judges:
+        raise UserError(
+            f"eval=[{','.join(judges)}] tells classes apart, and data.normal_class={cfg.data.normal_class} leaves "
+            "training no anomaly to learn that from; use eval=[proxy]."
+        )
+    for name, evaluator in evaluators.items():
+        if name not in judges:
+            refuse_scoreless(cfg, data, objectives, name)
+            if before and not data.spec.normal:
+                raise UserError(
+                    f"eval=[{name}] holds scores against labels that were never used, and the encoder of "
+                    f"weights={cfg.weights} has learned from {before} of them; use one that was trained without."
+                )
+        early = getattr(getattr(evaluator, "func", evaluator), "refuse", None)
+        if early is not None:
+            early(data, **getattr(evaluator, "keywords", {}))
+
+
+def refuse_scoreless(cfg: Any, data: Data, objectives: Mapping[str, Objective], evaluator: str) -> None:
+    """Says that a method scores no sample, or reads the labels that scores are held against, and which ones serve."""
+    kinds = {name: locate(methods()[name]["_target_"]) for name in fitting(data.spec.modality)}
+    able = [name for name, kind in kinds.items() if kind.score is not None and "labelled" not in kind.streams]
+    reason = "there is no method to score samples" if not objectives else None
+    for name, objective in objectives.items():
+        if "labelled" in objective.streams:
+            reason = f"method={name} reads the labels that its score would be held against"
+        elif objective.score is None:
+            reason = f"method={name} gives samples no score"
+    if reason:
+        raise UserError(
+            f"eval=[{evaluator}] does not work: {reason}; these do on {data.spec.modality} data: {', '.join(able)}."
+        )
 
 
 def labels_before(cfg: Any, data: Data) -> int:

@@ -38,7 +38,7 @@ class DataSpec:
 
     `shape` is one sample's, without the batch; `scale` is the raw value that becomes 1.0 (255 for 8-bit pictures);
     `mean` and `std` are per channel or column, of the training part, after division by `scale`.
-    `order` is true where the order of samples carries meaning (time).
+    `order` is true where the order of samples carries meaning (time). `normal` are the classes of a one-class split.
     """
 
     name: str
@@ -51,6 +51,7 @@ class DataSpec:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     fields: tuple[Field, ...] = ()
+    normal: tuple[int, ...] = ()
 
 
 class Stream(dict):
@@ -271,7 +272,8 @@ class Split:
     """One part of the data as an evaluator sees it; only the fields it asked for are filled.
 
     `features` (N, D) float32, `labels` (N,) int64 with -1 where unknown, `index` (N,) positions in the data set;
-    `budgets` maps a number of labels to rows of this part (training only); `stages` is a list of (N, D_i).
+    `budgets` maps a number of labels to rows of this part (training only); `stages` is a list of (N, D_i); `scores`
+    are numbers per sample by name, each (N,).
     """
 
     features: Tensor | None
@@ -280,10 +282,10 @@ class Split:
     budgets: dict[int, Tensor] | None = None
     tokens: Tensor | None = None
     stages: list[Tensor] | None = None
-    scores: Tensor | None = None
+    scores: dict[str, Tensor] | None = None
 
 
 # An evaluator is a function (train, val, test, spec, **settings) -> {metric: value}; what it reads beyond features
 # and labels it names in an attribute `needs`, a tuple of field names of Split. The protocol of each number it returns
-# goes out under the key "protocol": {metric: {...}}.
+# goes out under the key "protocol": {metric: {...}}. An attribute `refuse(data, **settings)` raises before training.
 Evaluator = Callable[..., dict[str, Any]]

@@ -18,9 +18,10 @@ from sslrun.contracts import Objective, UserError
 from sslrun.data.loader import Loader
 from sslrun.data.module import Data
 from sslrun.device import Device, keep_freed_memory, rank, strategy
-from sslrun.learner import Learner, streams_of
+from sslrun.learner import Learner
 from sslrun.nn.batch_norm import LayerSync
 from sslrun.record.callbacks import AtomicCheckpoints
+from sslrun.streams import streams_of
 
 FALSE_ALARMS = (
     ".*does not have many workers.*",

@@ -4,50 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from sslrun.contracts import Batch, Encoder, Objective, Stream, UserError
+from sslrun.contracts import Encoder, Objective, UserError
 from sslrun.data.module import Data
 from sslrun.data.plan import Plan
 from sslrun.nn.modes import untracked
 from sslrun.rng import seed_of
+from sslrun.streams import as_seen_by, classifies, views_of
 
 CHECK_EVERY = 50  # steps between looks at a device-side flag for a loss that is not a number
-
-
-def streams_of(objectives: Iterable[Objective]) -> tuple[str, ...]:
-    """The union of the streams that these objectives read, in a fixed order."""
-    return tuple(sorted({s for o in objectives for s in o.streams}))
-
-
-def views_of(objectives: Iterable[Objective]) -> dict[str, set[tuple[str, str]]]:
-    """The union of the views they read: {stream: {(view, recipe)}}."""
-    union: dict[str, set[tuple[str, str]]] = {}
-    for objective in objectives:
-        for stream, views in objective.views.items():
-            union.setdefault(stream, set()).update(views.items())
-    return union
-
-
-def as_seen_by(objective: Objective, batch: Batch) -> Batch:
-    """The batch with this objective's streams, its views under their own names."""
-    streams = {}
-    for name in objective.streams:
-        stream = batch[name]
-        values = {k: stream[k] for k in ("x", "y", "index")}
-        values.update({view: stream[view, recipe] for view, recipe in objective.views.get(name, {}).items()})
-        streams[name] = Stream(values, stream.rng)
-    return Batch(streams)
-
-
-def classifies(objective: Objective) -> bool:
-    """Whether it learns the data's classes from labels, so that its predictions are what is wanted of the encoder."""
-    return objective.predict is not None and objective.predicts == "class" and "labelled" in objective.streams
 
 
 class Learner(pl.LightningModule):
@@ -115,10 +86,8 @@ class Learner(pl.LightningModule):
         total = zero + self.weighted({name: out["loss"] for name, out in found.items()})
         if self.encoder.aux_loss is not None:
             total = total + self.encoder.aux_loss
-        several = {f"{name}/{key}": value for name, out in found.items() for key, value in out.items()}
-        shown = (
-            {"loss": total, **several} if len(found) > 1 else {k: v for out in found.values() for k, v in out.items()}
-        )
+        shown = {self.called(name, key): value for name, out in found.items() for key, value in out.items()}
+        shown.setdefault("loss", total)
         self.scalars.update({name: value.detach() for name, value in shown.items()})
         self._watch(total.detach())
         return total

@@ -11,20 +11,24 @@ from sslrun.data.module import Data
 from sslrun.device import Device
 from sslrun.evaluate import features
 from sslrun.evaluate.knn import knn
-from sslrun.learner import Learner, as_seen_by, streams_of
+from sslrun.learner import Learner
 from sslrun.nn.gather import alone
 from sslrun.nn.modes import evaluating
+from sslrun.streams import as_seen_by, streams_of
 
 BANK, QUERIES = 4096, 2048  # samples that a look reads at most: minutes matter, the final scores read everything
 
 
 class Look:
-    """Scalars of a learner on the validation part; draws depend on the sample, not on the step."""
+    """Scalars of a learner on the validation part; draws depend on the sample, not on the step.
 
-    def __init__(self, data: Data, device: Device):
+    With `blind` no label is read.
+    """
+
+    def __init__(self, data: Data, device: Device, blind: bool = False):
         self.data, self.device = data, device
         bank = data.sample(BANK)
-        self.bank = bank[data.train.labels[bank] >= 0]
+        self.bank = bank[:0] if blind or data.spec.normal else bank[data.train.labels[bank] >= 0]
 
     def primary(self, learner: Learner) -> tuple[str, bool]:
         """The metric that chooses the best checkpoint, and whether larger is better."""

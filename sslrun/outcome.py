@@ -26,15 +26,16 @@ from sslrun.catalogue import locate
 from sslrun.errors import UserError
 from sslrun.evaluate import features
 from sslrun.evaluate.cluster import cluster_scores, match
-from sslrun.evaluate.judge import Judge
+from sslrun.evaluate.judge import Judge, blind
 from sslrun.evaluate.scores import scores
-from sslrun.learner import as_seen_by
+from sslrun.proxies import proxies
 from sslrun.record import figures, origin, summary
 from sslrun.record.encoder import save_encoder
 from sslrun.record.folder import RunFolder, write_atomically, write_json
 from sslrun.record.gallery import flat
 from sslrun.reference import reference, supervision_of, tuner
 from sslrun.schema import Config
+from sslrun.streams import as_seen_by
 from sslrun.verdict import harm_of, primary_of
 
 UNHASHED = ("logger", "save_every", "traceback", "max_time")
@@ -73,7 +74,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
     trained_s = time.perf_counter() - experiment.began
     used = any("labelled" in o.streams for o in built.objectives.values())
     # labels that training saw, here or before: a probe of fewer would not be one of fewer
-    shown = max(len(data.labelled) if used else 0, built.labels_before)
+    shown = max(len(data.labelled) if used or data.spec.normal else 0, built.labels_before)
     budgets = {n: rows for n, rows in data.budgets.items() if n >= shown}
     if cfg.labels is not None:
         budgets[cfg.labels] = data.labelled
@@ -92,9 +93,9 @@ def conclude(experiment: Any) -> dict[str, Any]:
     if data.spec.shape:
         results["raw"] = judge.score("raw", judge.raw())
     predictions, kind = _predictions(built, learner, judge, results)
-    for subject, found in _task(built, learner, data).items():
+    for subject, found in [*proxies(experiment, judge).items(), *_task(built, learner, data).items()]:
         results[subject] = results.get(subject, {}) | found
-    if supervision and cfg.reference and judge.parts["test"] is not None:
+    if supervision and cfg.reference and not blind(built.evaluators) and judge.parts["test"] is not None:
         wanted = [cfg.labels] if used else [*budgets, None]
         results["supervised"] = reference(experiment, supervision, judge, wanted, used)
     results = {k: v for k, v in results.items() if v}
@@ -135,7 +136,8 @@ def conclude(experiment: Any) -> dict[str, Any]:
         pictures.features(gallery, splits, data, judge.parts, experiment.steps_done)
     _draw(experiment, judge, predictions if kind == "class" else None)
     own = {s: found for s, found in results.items() if s.split(":")[0] in ("trained", "model", "ema")}
-    scalars = {f"test/{s}/{k}": v for s, found in own.items() for k, v in found.items() if "/accuracy" in k}
+    shown_to = {k for found in own.values() for k in found if "/accuracy" in k} | {primary}
+    scalars = {f"test/{s}/{k}": v for s, found in own.items() for k, v in found.items() if k in shown_to}
     gallery.compare(_varied(experiment.plain), scalars, experiment.steps_done)
     metrics["wall_s"] = round(time.perf_counter() - experiment.began, 2)
     write_json(folder / "metrics.json", _plain(metrics))
@@ -200,7 +202,7 @@ def _own_scores(objective: Any, predict: Any, learner: Any, p: torch.Tensor, jud
     if objective.predicts == "class":
         found = scores(guess[known], test.labels[known], judge.spec.num_classes) if known.any() else {}
         return {f"classify/{k}": v for k, v in found.items()}
-    if not known.any():
+    if not known.any() or judge.spec.normal:  # groups of one class are not held against the others
         return {}
     assigned = judge.probabilities(lambda x: predict(learner.encoder, x), train).argmax(1)
     classes = judge.spec.num_classes
@@ -211,6 +213,7 @@ def _own_scores(objective: Any, predict: Any, learner: Any, p: torch.Tensor, jud
 def _task(built: Any, learner: Any, data: Any) -> dict[str, dict[str, float]]:
     """Each method's own task on test samples, beside what needs no learning: `task/loss`, `task/skill`, ..."""
     test, results = data.open_test(), {}
+    test = test.only(data.spec.normal) if test and data.spec.normal else test
     if test is None:
         return results
     for name, objective in built.objectives.items():

@@ -11,12 +11,13 @@ from sslrun.contracts import DataSpec
 from sslrun.data.module import Data, Part
 from sslrun.evaluate.judge import Splits
 from sslrun.evaluate.knn import classify
-from sslrun.learner import Learner, as_seen_by, streams_of
+from sslrun.learner import Learner
 from sslrun.nn.gather import alone
 from sslrun.nn.modes import evaluating
 from sslrun.record import figures
 from sslrun.record.figures import Picture
 from sslrun.record.gallery import Gallery
+from sslrun.streams import as_seen_by, streams_of
 
 SHOWN = 8  # samples in a picture of views
 POINTS = 1000  # samples in t-SNE and in the projector
@@ -80,7 +81,7 @@ def features(gallery: Gallery, splits: Splits, data: Data, parts: dict[str, Part
     pictures = part.inputs(rows) if len(spec.shape) == 3 else None
     gallery.project(shown, columns, pictures)
     known = bank.labels >= 0
-    if spec.num_classes > 1 and known.any() and name != "train":
+    if spec.num_classes > 1 and not spec.normal and known.any() and name != "train":
         guess = classify(bank.features[known], bank.labels[known], split.features, spec.num_classes)
         who = "k nearest neighbours of the features"
         confusion(gallery, "confusion_knn", guess, split.labels, data, name, who, step)

@@ -75,7 +75,7 @@ class Supervision:
 def supervision_of(experiment: Any) -> Supervision | None:
     """How this run trains on labels; None where the data has none to train on."""
     data = experiment.built.data
-    if not len(data.sequence) or data.spec.num_classes < 2:
+    if not len(data.sequence) or data.spec.num_classes < 2 or data.spec.normal:
         return None
     steps = experiment.plan.steps if experiment.plan else experiment.cfg.steps or UNTRAINED_STEPS
     return Supervision(

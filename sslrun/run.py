@@ -17,6 +17,7 @@ from sslrun import device as devices
 from sslrun import outcome, pictures
 from sslrun.build import Built, build, build_encoder, optimizer_factory, resolved
 from sslrun.compose import Runnable
+from sslrun.evaluate.judge import blind
 from sslrun.fit import Plan, fit, loader_for, seconds
 from sslrun.forecast import forecast
 from sslrun.learner import Learner
@@ -74,10 +75,10 @@ class Experiment:
 
     def __init__(self, cfg: DictConfig, folder: RunFolder, device: devices.Device):
         self.cfg, self.folder, self.device = cfg, folder, device
-        self.plain = OmegaConf.to_container(cfg)
         torch.set_num_threads(device.threads)
         self.began = time.perf_counter()
         self.built: Built = build(cfg)
+        self.plain = OmegaConf.to_container(cfg)
         self.untrained = copy.deepcopy(self.built.encoder) if cfg.weights is None else None
         self.plan: Plan | None = None
         self.lr: float | None = None
@@ -110,7 +111,7 @@ class Experiment:
             built.encoder.compile()
         self.curves = Curves(self.folder, self.plan.steps, self.gallery and self.gallery.logger)
         keeper = Keeper(self.folder, cfg.save_every, seconds(cfg.max_time))
-        look = Look(built.data, self.device)
+        look = Look(built.data, self.device, blind(built.evaluators))
         self.monitor = Monitor(self.folder, look, self.curves, cfg.eval.looks, *look.primary(self.learner), self._draw)
         if checkpoint:
             self.curves.forget_after(outcome.step_of(checkpoint))

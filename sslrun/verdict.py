@@ -12,7 +12,7 @@ def primary_of(results: dict[str, dict[str, float]], budgets: list[int]) -> str 
     """
     at = f"@{budgets[len(budgets) // 2]}" if budgets else ""
     probes = [f"linear{at}/accuracy", "linear/accuracy", f"layers{at}/best/accuracy", "layers/best/accuracy"]
-    wanted = ("classify/accuracy", *probes, "knn/accuracy", "cluster/nmi", "task/skill")
+    wanted = ("classify/accuracy", *probes, "knn/accuracy", "proxy/auroc", "cluster/nmi", "task/skill")
     judged = {k for s, found in results.items() if s.split(":")[0] in ("model", "trained") for k in found}
     better_high = sorted(k for k in judged if not k.endswith(("loss", "inertia")))
     return next((k for k in wanted if k in judged), next(iter(better_high), None))
@@ -22,7 +22,8 @@ def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: i
     """Whether the method falls below the best row that needs no pretraining, by more than one seed's noise.
 
     A classifier is held against the linear probes with as many labels as it had, a fine-tuned copy against the network
-    trained on the same labels from the start. `rows` is the number of test samples behind each number.
+    trained on the same labels from the start. `rows` is the number of test samples behind each number; where numbers
+    come with intervals, half of the wider of the two is the noise.
     """
     rivals = [primary]
     if primary == "classify/accuracy":
@@ -30,10 +31,18 @@ def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: i
     elif primary and primary.startswith("finetune"):
         rivals.append(primary.replace("finetune", "classify", 1))
     by_subject = [(s.split(":")[0], found) for s, found in results.items()]
-    own = [found[primary] for s, found in by_subject if s in ("model", "ema", "trained") and primary in found]
-    others = [found[m] for s, found in by_subject if s in ("random", "raw", "supervised") for m in rivals if m in found]
+    own = [(found[primary], found) for s, found in by_subject if s in ("model", "ema", "trained") and primary in found]
+    others = [
+        (found[m], found)
+        for s, found in by_subject
+        if s in ("random", "raw", "supervised")
+        for m in rivals
+        if m in found
+    ]
     if not own or not others:
         return "unknown"
-    best, gap = max(others), max(own) - max(others)
+    (ours, mine), (best, theirs) = (max(pairs, key=lambda pair: pair[0]) for pairs in (own, others))
     noise = 2 * math.sqrt(max(best * (1 - best), 1e-4) / rows)
-    return "unknown" if abs(gap) <= noise else gap < 0
+    if f"{primary}_low" in mine.keys() & theirs.keys():
+        noise = max(found[f"{primary}_high"] - found[f"{primary}_low"] for found in (mine, theirs)) / 2
+    return "unknown" if abs(ours - best) <= noise else ours < best

@@ -14,8 +14,9 @@ from sslrun.data.source import Part, Source
 from sslrun.device import Device
 from sslrun.encoders.mlp import Mlp
 from sslrun.fit import Plan, fit
-from sslrun.learner import CHECK_EVERY, Learner, as_seen_by, streams_of, views_of
+from sslrun.learner import CHECK_EVERY, Learner
 from sslrun.nn.optim import sgd
+from sslrun.streams import as_seen_by, streams_of, views_of
 
 CPU = Device("cpu", 1, 1, 1, "fp32")
 

@@ -18,9 +18,10 @@ from sslrun.cli import main
 from sslrun.compose import compose
 from sslrun.contracts import DataSpec, UserError
 from sslrun.data.loader import Loader
-from sslrun.learner import Learner, streams_of, views_of
+from sslrun.learner import Learner
 from sslrun.methods.semi.supervised import Supervised
 from sslrun.multitask import settled
+from sslrun.streams import streams_of, views_of
 
 LEAN = ["steps=2", "encoder.width=4", "eval=[knn]", "logger=none", "precision=fp32", "device.threads=1"]
 

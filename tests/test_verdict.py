@@ -45,6 +45,18 @@ def test_verdict_is_open_within_noise():
     assert verdict(0.9995, random=1.0) == "unknown" and verdict(0.98, random=1.0) is True, "no rate is without noise"
 
 
+def test_scores_come_with_their_noise():
+    def scored(value, low, high):
+        return {"proxy/auroc": value, "proxy/auroc_low": low, "proxy/auroc_high": high}
+
+    naive = scored(0.90, 0.86, 0.93) | {"proxy/norm_auroc": 0.99}
+    for own, expected in ((0.84, "unknown"), (0.80, True), (0.98, False)):
+        results = {"model:rotation": scored(own, own - 0.08, own + 0.06), "raw": naive, "random": scored(0.5, 0.2, 0.8)}
+        assert harm_of(results, "proxy/auroc", None, 100_000) is expected, "half of the wider interval is .07"
+    assert primary_of({"model": scored(0.8, 0.7, 0.9) | {"cluster/nmi": 0.5, "task/skill": 0.3}}, [10]) == "proxy/auroc"
+    assert primary_of({"model": scored(0.8, 0.7, 0.9), "trained": {"knn/accuracy": 0.9}}, []) == "knn/accuracy"
+
+
 def test_verdict_is_open_without_another_row():
     assert harm_of({"trained": {"knn/accuracy": 0.9}}, "knn/accuracy", None, 100) == "unknown"
     assert harm_of({"random": {"knn/accuracy": 0.9}}, "knn/accuracy", None, 100) == "unknown"

@@ -15,7 +15,7 @@ from torch import Tensor
 from sslrun.contracts import Batch, DataSpec, Stream, UserError
 from sslrun.data import splits
 from sslrun.data.plan import VALIDATION, Plan, Share
-from sslrun.data.source import Source
+from sslrun.data.source import Source, class_numbers
 from sslrun.rng import Rng, seed_of
 
 
@@ -39,12 +39,25 @@ class Part:
             raw = self.store[rows]
         return raw.to(device, non_blocking=True).float().div_(self.scale)
 
+    def only(self, classes: tuple[int, ...]) -> Part | None:
+        """The samples of these classes; None where there are none."""
+        kept = torch.isin(self.labels, torch.tensor(classes))
+        part = copy.copy(self)
+        part.rows, part.index, part.labels, part.y = (
+            values[kept] for values in (self.rows, self.index, self.labels, self.y)
+        )
+        return part if len(part) else None
+
 
 class Data:
     """Train, validation and test parts of a source, its label budgets, and the batches made of them.
 
     `labels` is how many labels training may see (None: all); `recipes` are the augmentations by name.
     The test part stays sealed until `open_test` is called, once training is over.
+
+    `normal_class` (a name or number, or several) makes a one-class split: `train` and `val` hold these classes alone,
+    and the other samples of their parts are seen by nobody before `open_val` and `open_test`. The rows of the test
+    part are those of the plain split.
     """
 
     def __init__(
@@ -57,6 +70,7 @@ class Data:
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
         exclude_labelled: bool = False,
+        normal_class: Any = None,
         budgets: tuple[int, ...] = (),
         recipes: Mapping[str, Any] | None = None,
     ):
@@ -65,6 +79,9 @@ class Data:
         self._parts = self._cut(source, val_fraction, test_fraction)
         self._test = self._parts.pop("test", None)
         self.train, self.val = self._parts["train"], self._parts.get("val")
+        self._every_val, normal = self.val, ()
+        if normal_class is not None:
+            normal = self._leave_out_anomalies(normal_class, source.spec)
         self.sequence = self._label_sequence()
         self.budgets = {n: self.sequence[:n].sort().values for n in budgets if self._fits(n)}
         self.labelled = self._choose(labels)
@@ -72,7 +89,7 @@ class Data:
         self.train.y[self.labelled] = self.train.labels[self.labelled]
         every = torch.arange(len(self.train))
         self.unlabelled = every[self.train.y < 0] if exclude_labelled and len(self.labelled) < len(every) else every
-        self.spec = self._standardise(source.spec)
+        self.spec = self._standardise(dataclasses.replace(source.spec, normal=normal))
         for recipe in self.recipes.values():
             recipe.prepare(self.train.inputs(self.sample(10_000)))
 
@@ -104,6 +121,31 @@ class Data:
     def _part(x: Any, y: Tensor, rows: np.ndarray, offset: int, scale: float) -> Part:
         rows = torch.from_numpy(np.ascontiguousarray(rows))
         return Part(x, y, rows, rows + offset, scale)
+
+    def _leave_out_anomalies(self, wanted: Any, spec: DataSpec) -> tuple[int, ...]:
+        """Keeps the normal classes of what fit may see, and returns their numbers."""
+        normal = class_numbers(wanted, spec, "data.normal_class")
+        if len(normal) == spec.num_classes:
+            raise UserError(
+                f"data.normal_class={wanted} leaves no anomaly: data={spec.name} has no other class; name fewer."
+            )
+        before, kept = len(self.train), self.train.only(normal)
+        if kept is None:
+            raise UserError(
+                f"data.normal_class={wanted} has no training sample in data={spec.name}; choose a class that has some."
+            )
+        self.train, self.val = kept, self.val and self.val.only(normal)
+        names = ", ".join(f"'{spec.classes[i]}'" for i in normal)
+        self.notes = [
+            *self.notes,
+            f"one-class split: only class {names} is trained on ({len(kept):,} of {before:,} samples); "
+            "every other class is an anomaly, seen by the evaluators alone",
+        ]
+        return normal
+
+    def open_val(self) -> Part | None:
+        """The validation part that evaluators choose on; in a one-class split it holds the anomalies as well."""
+        return self._every_val
 
     def open_test(self) -> Part | None:
         """The test part; the runner calls this once, when nothing is trained or chosen any more."""
@@ -170,11 +212,14 @@ class Data:
     def splits(self) -> dict[str, Any]:
         """What splits.json holds: sizes and hashes of the parts, and the rows of each label budget."""
         named = {"train": self.train, "val": self.val, "test": self._test}
+        if self.spec.normal:
+            named["val_with_anomalies"] = self._every_val
         parts = {k: {"size": len(p), "sha256": splits.digest(p.index.numpy())} for k, p in named.items() if p}
         budgets = {str(n): self.train.index[rows].tolist() for n, rows in self.budgets.items()}
         if self.num_labels is not None:
             budgets[str(self.num_labels)] = self.train.index[self.labelled].tolist()
-        return {"data": self.name, "split_seed": self.split_seed, "parts": parts, "budgets": budgets}
+        one_class = {"normal": [self.spec.classes[i] for i in self.spec.normal]} if self.spec.normal else {}
+        return {"data": self.name, "split_seed": self.split_seed, **one_class, "parts": parts, "budgets": budgets}
 
     # Batches
 
@@ -185,7 +230,7 @@ class Data:
             free, _ = torch.cuda.mem_get_info(device)
             if store.numel() * store.element_size() < free / 5:
                 moved = store.to(device)
-                for part in (self.train, self.val, self._test):
+                for part in (self.train, self.val, self._every_val, self._test):
                     if part is not None and part.store is store:
                         part.store = moved
 
@@ -221,16 +266,19 @@ class Data:
             streams[name] = Stream(values, rng)
         return Batch(streams)
 
-    def validation(self, part: Part, streams: tuple[str, ...], size: int = 512, limit: int | None = None):
+    def validation(
+        self, part: Part, streams: tuple[str, ...], size: int = 512, limit: int | None = None, draw: int = 0
+    ) -> Iterator[Plan]:
         """Plans that walk through a part in its own order; every stream shows the same rows, with their labels.
 
         A sample's draws depend on its place in the part alone, so that any `size` (a multiple of 64) gives the same.
+        With `draw` above 0 they are others, and the labels stay hidden.
         """
         n = min(len(part), limit or len(part))
         for step, start in enumerate(range(0, n, size)):
             rows = torch.arange(start, min(start + size, n))
             share = Share(rows, len(rows), slice(0, len(rows)), first=start)
-            yield Plan(VALIDATION, step, dict.fromkeys(streams, share))
+            yield Plan(VALIDATION - draw, step, dict.fromkeys(streams, share))
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,6 +145,25 @@ def encode_labels(parts: dict[str, list], key: str) -> tuple[dict[str, Tensor], 
             )
         coded[part] = torch.tensor([-1 if label is None else code.get(label, -1) for label in labels]).long()
     return coded, tuple(str(label) for label in ordered)
+
+
+def class_numbers(wanted: Any, spec: DataSpec, key: str) -> tuple[int, ...]:
+    """The numbers, ascending, of one class or a list of classes, each given by its name or else by its number.
+
+    Raises UserError for a class that the data does not have; `key` names the setting in the message.
+    """
+    found = set()
+    for item in wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]:
+        if str(item) in spec.classes:
+            found.add(spec.classes.index(str(item)))
+        elif isinstance(item, int) and not isinstance(item, bool) and 0 <= item < spec.num_classes:
+            found.add(item)
+        else:
+            have = named(list(spec.classes), "class", 12) if spec.classes else "no labels"
+            raise UserError(f"{key}={item} is not a class of data={spec.name}; it has {have}.")
+    if not found:
+        raise UserError(f"{key}={wanted} names no class; give a name or a number.")
+    return tuple(sorted(found))
 
 
 def named(values: list[str], noun: str, limit: int = 5) -> str:

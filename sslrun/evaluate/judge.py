@@ -11,6 +11,7 @@ from torch import Tensor
 from sslrun.contracts import DataSpec, Encoder, Split
 from sslrun.data.module import Data, Part
 from sslrun.evaluate import features
+from sslrun.evaluate.proxy import naive
 
 Splits = dict[str, Split | None]
 
@@ -18,6 +19,11 @@ Splits = dict[str, Split | None]
 def needs_of(evaluator: Callable) -> tuple[str, ...]:
     """The fields of Split that an evaluator reads, also where a partial holds its settings."""
     return getattr(getattr(evaluator, "func", evaluator), "needs", ("features",))
+
+
+def blind(evaluators: Mapping[str, Callable]) -> bool:
+    """Whether all evaluators hold scores against labels, which then nothing may read before they do."""
+    return bool(evaluators) and all("scores" in needs_of(e) for e in evaluators.values())
 
 
 class Judge:
@@ -35,7 +41,8 @@ class Judge:
         self.budgets = dict(budgets)
         self._protocol: dict[str, dict[str, Any]] = {}  # metric -> subject -> how
         self.seen: set[str] = set()  # metrics of the subjects scored so far
-        self.parts: dict[str, Part | None] = {"train": data.train, "val": data.val, "test": data.open_test()}
+        self.parts: dict[str, Part | None] = {"train": data.train, "val": data.open_val(), "test": data.open_test()}
+        self.needs = {n for e in self.evaluators.values() for n in needs_of(e)}
 
     @property
     def spec(self) -> DataSpec:
@@ -60,14 +67,13 @@ class Judge:
         return {key: value for key, value in renamed.items() if key in self.seen}
 
     def _encoded(self, name: str, encoder: Encoder, part: Part, rows: Tensor | None = None) -> Split:
-        needs = {n for e in self.evaluators.values() for n in needs_of(e)}
         rows = torch.arange(len(part)) if rows is None else rows
         found = features.extract(
             encoder.to(self.device),
             lambda i: part.inputs(rows[i], self.device),
             len(rows),
-            stages="stages" in needs,
-            tokens="tokens" in needs,
+            stages="stages" in self.needs,
+            tokens="tokens" in self.needs,
             device=self.device,
             autocast_dtype=self.autocast,
             title=f"features of the {name} part",
@@ -75,12 +81,24 @@ class Judge:
         return self._split(name, part, rows, **found)
 
     def raw(self) -> Splits:
-        """The flattened inputs in the place of features, averaged down where a sample is large."""
+        """The flattened inputs in the place of features, averaged down where a sample is large, and naive scores."""
         fill = torch.tensor(self.spec.mean)
         splits: Splits = {}
         for name, part in self.parts.items():
             x = part and features.raw(lambda rows, part=part: part.inputs(rows), len(part), fill=fill)
             splits[name] = part and self._split(name, part, torch.arange(len(part)), features=x)
+        if "scores" in self.needs:
+            for split in filter(None, splits.values()):
+                split.scores = naive(splits["train"].features, split.features, self.spec)
+        return splits
+
+    def scored(self, name: str, score: Callable[[Part], Tensor]) -> Splits:
+        """A method's own score, `part -> (N,)`, of what is judged."""
+        splits: Splits = {"train": None}
+        for part_name in ("val", "test"):
+            part = self.parts[part_name]
+            rows = part and torch.arange(len(part))
+            splits[part_name] = part and self._split(part_name, part, rows, scores={name: score(part)})
         return splits
 
     def _split(self, name: str, part: Part, rows: Tensor, **fields: Any) -> Split:
@@ -95,7 +113,8 @@ class Judge:
             return metrics
         for name, evaluator in self.evaluators.items():
             needs = needs_of(evaluator)
-            if ("tune" in needs and tune is None) or ("stages" in needs and splits["train"].stages is None):
+            there = {"tune": tune, **vars(splits["test"])}
+            if any(there[n] is None for n in needs):
                 continue
             given = {"tune": tune} if "tune" in needs else {}
             found = evaluator(splits["train"], splits["val"], splits["test"], self.spec, **given)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from sslrun.multitask import settled
 
-DETAIL = re.compile(r"balanced_accuracy|macro_f1|/stage\d+/|inertia|silhouette")  # left to metrics.json
+DETAIL = re.compile(r"balanced_accuracy|macro_f1|/stage\d+/|inertia|silhouette|_auroc|auroc_")  # left to metrics.json
 ROWS = ("trained", "random", "raw", "supervised", "model", "ema", "trivial")
 MEANING = {
     "trained": "the trained encoder",
@@ -95,8 +95,8 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
         grid.add_column(name + (" *" if column == metrics["primary"] else ""), justify="right")
     grid.add_column("", no_wrap=True)
     for subject in sorted(subjects, key=lambda s: ROWS.index(s.split(":")[0])):
-        cells = [_cell(column, results[subject].get(column)) for column in columns]
-        grid.add_row(subject, *cells, MEANING[subject.split(":")[0]], style="bold" if subject == "trained" else None)
+        cells = [_cell(column, results[subject]) for column in columns]
+        grid.add_row(subject, *cells, _meaning(subject, metrics), style="bold" if subject == "trained" else None)
     out.print()
     out.print(grid)
     rivals = any(s in results for s in ("random", "raw", "supervised")) and metrics["primary"] != "cluster/nmi"
@@ -117,13 +117,29 @@ def _columns(results: dict[str, dict[str, float]]) -> list[str]:
         if subject == "supervised" and found:
             metrics = {k: v for k, v in metrics.items() if k in found}  # its own heads stay in metrics.json
         found += [k for k in metrics if k not in found and not DETAIL.search(k)]
-    kinds = ("classify", "knn", "linear", "layers", "finetune", "cluster", "task")
+    kinds = ("classify", "knn", "linear", "layers", "finetune", "proxy", "cluster", "task")
     order = {k: i for i, k in enumerate(kinds)}
     return sorted(found, key=lambda k: order.get(k.split("/")[0].split("@")[0], len(kinds)))
 
 
-def _cell(column: str, value: float | None) -> str:
+def _cell(column: str, found: dict[str, float]) -> str:
+    value = found.get(column)
     if value is None:
         return "-"
-    plain = column.endswith(("loss", "inertia", "skill", "silhouette", "nmi", "ari"))
-    return f"{value:.3f}" if plain else f"{100 * value:.1f}"
+    ends = [found.get(f"{column}_{end}") for end in ("low", "high")]
+    between = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if None not in ends else ""
+    plain = column.endswith(("loss", "inertia", "skill", "silhouette", "nmi", "ari", "auroc"))
+    return (f"{value:.3f}" if plain else f"{100 * value:.1f}") + between
+
+
+def _meaning(subject: str, metrics: dict[str, Any]) -> str:
+    """What a row is, and which score it is where the best of several was chosen."""
+    kind, found = subject.split(":")[0], metrics["results"][subject]
+    how = metrics["protocol"].get("proxy", {}).get("subjects", {}).get(subject, {})
+    if kind == "raw" and "scores" in how:
+        return f"{MEANING[kind]}: {how['score']}, the best naive score on validation"
+    if any(k.startswith("proxy") for k in found):
+        rest = any(k.startswith(("classify", "cluster", "knn", "linear", "layers")) for k in found)
+        own = {"random": "the same, untrained", "model": f"the method's own score{' and predictions' * rest}"}
+        return own.get(kind, MEANING[kind])
+    return MEANING[kind]

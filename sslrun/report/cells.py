@@ -11,7 +11,16 @@ from typing import Any
 from sslrun.report.axes import Entry
 from sslrun.report.measure import Number, number
 
-RESULTS_OF = ("C", "selected_score", "stage", "subjects")  # what a protocol chose in each run, not how it chooses
+RESULTS_OF = (
+    "C",
+    "selected_score",
+    "stage",
+    "subjects",
+    "score",
+    "scores",
+    "sign",
+    "val_auroc",
+)  # what a protocol chose in each run, not how it chooses
 
 
 @dataclass

@@ -13,7 +13,8 @@ from sslrun.build import build
 from sslrun.catalogue import fitting, locate, methods
 from sslrun.contracts import UserError
 from sslrun.data.loader import Loader
-from sslrun.learner import Learner, as_seen_by, streams_of
+from sslrun.learner import Learner
+from sslrun.streams import as_seen_by, streams_of
 
 every_case = pytest.mark.parametrize(("names", "modality"), cases(), ids=[" ".join(case) for case in cases()])
 

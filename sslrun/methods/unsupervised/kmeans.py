@@ -113,9 +113,16 @@ class KMeans(Objective):
         return bool((self.moved <= self.tol * self.spread).all())
 
     def predict(self, encoder: Encoder, x: Any) -> Tensor:
-        centres = self.centres[self.inertia.argmin()].unsqueeze(0)
-        nearest = squared_distances(self.features(encoder, x), centres).argmin(2).squeeze(1)
+        nearest = self.to_centres(encoder, x).argmin(1)
         return torch.nn.functional.one_hot(nearest, self.k).float()  # (B, K)
+
+    def score(self, encoder: Encoder, batch: Batch) -> Tensor:
+        """The distance of each sample to its nearest centre, (B,)."""
+        return self.to_centres(encoder, batch["all"]["x"]).amin(1).sqrt()
+
+    def to_centres(self, encoder: Encoder, x: Any) -> Tensor:
+        """Squared distances to the centres of the restart of least inertia, (B, K)."""
+        return squared_distances(self.features(encoder, x), self.centres[self.inertia.argmin()].unsqueeze(0))[:, 0]
 
 
 def squared_distances(x: Tensor, centres: Tensor) -> Tensor:
