@@ -67,6 +67,17 @@ def test_answers_stand_at_the_place_of_their_patch_whatever_the_order_of_the_kep
     torch.testing.assert_close(made.answer(network, turned), made.answer(network, inputs))
 
 
+def test_masked_patches_are_told_apart_by_their_place_alone():
+    made, seen, x = MaskedImage(Watched(), SPEC, decoder_dim=32), Watched(), draw(4, 2, 8, 8)
+    inputs, _ = made.make(x, Rng("m", total=4))
+    masked = ~made.shown(inputs.keep).squeeze(2)
+    answer = made.answer(seen, inputs)[0][masked[0]]  # (N - M, P)
+    assert torch.cdist(answer, answer).add(torch.eye(len(answer))).min() > 1e-3
+    made.positions.zero_()
+    answer = made.answer(seen, inputs)[0][masked[0]]
+    torch.testing.assert_close(answer, answer[:1].expand_as(answer))
+
+
 def test_targets_are_normalised_over_the_pixels_and_channels_of_a_patch():
     made, x = objective(), draw(3, 2, 8, 8)
     target = made.make(x, Rng("m", total=3))[1]
