@@ -77,7 +77,7 @@ class MixMatch(SemiSupervised):
 
     def share(self, u: Tensor) -> Tensor:
         """max(l, 1 - l) of l ~ Beta(alpha, alpha), from uniform draws (B,)."""
-        at = u * (POINTS - 1)
+        at = u.to(self.quantiles) * (POINTS - 1)
         below = at.floor().long().clamp_max(POINTS - 2)
         return torch.lerp(self.quantiles[below], self.quantiles[below + 1], at - below)
 
