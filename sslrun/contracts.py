@@ -146,6 +146,7 @@ class Objective(nn.Module):
     trains: bool = True
     whole_epochs: bool = False
     predicts: str = "class"
+    horizon: int = 0  # optimiser steps that the run takes, known once training begins: what ramps are shares of
 
     predict: Callable[[Encoder, Any], Tensor] | None = None  # (B, K) probabilities in fp32; a row of zeros: unknown
     complete: Callable[[Encoder, Any], Any] | None = None  # like x: imputation, restoration

@@ -89,6 +89,8 @@ def fit(
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
     learner.data.to(device.torch)
     learner.train()
+    for objective in learner.objectives.values():
+        objective.horizon = plan.steps
     if device.precision == "fp64":
         learner.double()  # Lightning does so after it has restored a checkpoint, whose weights it would round
     plugins: list[Any] = [AtomicCheckpoints()]

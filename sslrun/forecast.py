@@ -33,17 +33,17 @@ def forecast(learner: Learner, loader: Any, steps: int, accumulate: int, device:
     seconds, saved = _step(twin, quarter, device, measure=True)
     share = 4
     if seconds < QUICK:
-        (seconds, _), share = _step(twin, plan, device), 1
+        (seconds, _), share = _step(twin, _part(plan, 1), device), 1
     held = sum(p.numel() * p.element_size() for p in trained)
     return seconds * share * steps * accumulate, held * (1 + MOMENTS) + 4 * saved
 
 
 def _part(plan: Step, share: int) -> Step:
-    """The first rows of each stream of a step: one in `share`, at least two for batch statistics."""
+    """The first rows of each stream, one in `share` and at least two for batch statistics, as a step of their own."""
     streams = {}
     for name, whole in plan.streams.items():
         n = min(len(whole.positions), max(2, len(whole.positions) // share))
-        streams[name] = Share(whole.positions[:n], whole.total, slice(whole.rows.start, whole.rows.start + n))
+        streams[name] = Share(whole.positions[:n], n, slice(0, n))
     return Step(plan.epoch, plan.step, streams)
 
 

@@ -36,8 +36,9 @@ def batch(**streams: dict[str, Any]) -> Batch:
     made = {}
     for name, values in streams.items():
         n = len(next(iter(values.values())))
+        hidden = torch.full((n,), -1)
         made[name] = Stream(
-            {"index": torch.arange(n), **values}, lambda *purpose, n=n, name=name: Rng(name, *purpose, total=n)
+            {"index": torch.arange(n), "y": hidden, **values}, lambda *purpose, n=n, name=name: Rng(name, *purpose, total=n)
         )
     return Batch(made)
 

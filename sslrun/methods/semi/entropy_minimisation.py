@@ -1,0 +1,47 @@
+"""Entropy minimisation: be sure of unlabelled samples (Grandvalet and Bengio 2005)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslrun.contracts import Batch, DataSpec, Encoder
+from sslrun.nn.semi import SemiSupervised, hits
+
+
+class EntropyMinimisation(SemiSupervised):
+    """Mean entropy of the predictions on unlabelled samples; its gradient flows through both factors.
+
+    Grandvalet and Bengio 2005, "Semi-supervised Learning by Entropy Minimization". One class for all has no entropy
+    either: `marginal_entropy`, of the mean prediction, falls when that happens.
+
+    Args:
+        unlabelled_weight: weight of the entropy.
+        ramp: share of training during which that weight rises.
+        ema: decay of the averaged network that is judged under `ema`, in [0, 1).
+        recipe: augmentation of all samples.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        spec: DataSpec,
+        unlabelled_weight: float = 0.5,
+        ramp: float = 0.4,
+        ema: float = 0.99,
+        recipe: str = "weak",
+    ):
+        super().__init__(encoder, spec, unlabelled_weight, ema, ramp)
+        self.views = {"labelled": {"view": recipe}, "unlabelled": {"view": recipe}}
+
+    def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+        labelled, unlabelled = batch["labelled"], batch["unlabelled"]
+        x, u = self.logits(encoder, labelled["view"], unlabelled["view"])
+        log_p = torch.log_softmax(u, 1)
+        p = log_p.exp()  # (mu B, K)
+        marginal = torch.special.entr(p.detach().mean(0)).sum()
+        loss_u = -(p * log_p).sum(1).mean()
+        told = {"marginal_entropy": marginal, **self.judged(p.argmax(1), unlabelled["y"])}
+        return self.total(
+            self.labelled_loss(x, labelled["y"]), loss_u, accuracy=hits(x.argmax(1), labelled["y"]), **told
+        )

@@ -1,0 +1,52 @@
+"""Mean Teacher: agree with the average of your own past (Tarvainen and Valpola 2017, arXiv:1703.01780)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslrun.contracts import Batch, DataSpec, Encoder
+from sslrun.nn.semi import SemiSupervised, hits
+
+
+class MeanTeacher(SemiSupervised):
+    """Squared difference of the student's and the averaged network's probabilities, over labelled rows too.
+
+    Tarvainen and Valpola 2017, arXiv:1703.01780. Each network sees a view of its own; the gradient reaches the student
+    alone. The teacher normalises by its own batch, as in the authors' code; its buffers follow the student's.
+
+    Args:
+        unlabelled_weight: weight of the mean over rows and classes; a hundred is a sum over 100 classes.
+        ramp: share of training during which that weight rises.
+        ema: decay of the teacher, in [0, 1).
+        recipe: augmentation of what the student sees; of the labelled samples too.
+        recipe_teacher: augmentation of what the teacher sees.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        spec: DataSpec,
+        unlabelled_weight: float = 10.0,
+        ramp: float = 0.4,
+        ema: float = 0.99,
+        recipe: str = "strong",
+        recipe_teacher: str = "weak",
+    ):
+        super().__init__(encoder, spec, unlabelled_weight, ema, ramp)
+        both = {"student": recipe, "teacher": recipe_teacher}
+        self.views = {"labelled": both, "unlabelled": both}
+
+    def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+        labelled, unlabelled = batch["labelled"], batch["unlabelled"]
+        with torch.no_grad():
+            teacher = self.averaged(torch.cat([labelled["teacher"], unlabelled["teacher"]]))
+        target = torch.softmax(teacher, 1)  # (B + mu B, K)
+        x, u = self.logits(encoder, labelled["student"], unlabelled["student"])
+        loss_u = (torch.softmax(torch.cat([x, u]), 1) - target).square().mean()
+        return self.total(
+            self.labelled_loss(x, labelled["y"]),
+            loss_u,
+            accuracy=hits(x.argmax(1), labelled["y"]),
+            **self.judged(target[len(x) :].argmax(1), unlabelled["y"]),
+        )

@@ -1,0 +1,48 @@
+"""Pi-model: two noisy looks at a sample agree (Laine and Aila 2017, arXiv:1610.02242)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslrun.contracts import Batch, DataSpec, Encoder
+from sslrun.nn.semi import SemiSupervised, hits
+
+
+class PiModel(SemiSupervised):
+    """Squared difference of the probabilities of two views, over rows and classes; one of them is the target.
+
+    Laine and Aila 2017, arXiv:1610.02242.
+
+    Args:
+        unlabelled_weight: weight of the mean over rows and classes.
+        ramp: share of training during which that weight rises.
+        ema: decay of the averaged network that is judged under `ema`, in [0, 1).
+        recipe: augmentation of the view that learns; of the labelled samples too.
+        recipe_target: augmentation of the view that is the target.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        spec: DataSpec,
+        unlabelled_weight: float = 10.0,
+        ramp: float = 0.4,
+        ema: float = 0.99,
+        recipe: str = "strong",
+        recipe_target: str = "weak",
+    ):
+        super().__init__(encoder, spec, unlabelled_weight, ema, ramp)
+        self.views = {"labelled": {"view": recipe}, "unlabelled": {"view": recipe, "target": recipe_target}}
+
+    def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+        labelled, unlabelled = batch["labelled"], batch["unlabelled"]
+        x, u, target = self.logits(encoder, labelled["view"], unlabelled["view"], unlabelled["target"])
+        target = torch.softmax(target.detach(), 1)  # (mu B, K)
+        loss_u = (torch.softmax(u, 1) - target).square().mean()
+        return self.total(
+            self.labelled_loss(x, labelled["y"]),
+            loss_u,
+            accuracy=hits(x.argmax(1), labelled["y"]),
+            **self.judged(target.argmax(1), unlabelled["y"]),
+        )

@@ -1,0 +1,63 @@
+"""Pseudo-label: the likeliest class of an unlabelled sample is its label (Lee 2013)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sslrun.contracts import Batch, DataSpec, Encoder
+from sslrun.nn.semi import SemiSupervised, hits
+
+
+class PseudoLabel(SemiSupervised):
+    """Cross-entropy of unlabelled samples to their own likeliest class, with a weight that rises from 0.
+
+    Lee 2013, "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural Networks". The
+    weight is 0 until `start`, rises as a straight line until `end`, and stays. The term is a mean over ALL rows.
+
+    Args:
+        unlabelled_weight: weight of the unlabelled term after `end`.
+        start, end: shares of training between which it rises.
+        threshold: confidence from which a pseudo-label counts, in [0, 1]; the paper has none.
+        ema: decay of the averaged network that is judged under `ema`, in [0, 1).
+        recipe: augmentation of all samples.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        spec: DataSpec,
+        unlabelled_weight: float = 1.0,
+        start: float = 0.1,
+        end: float = 0.6,
+        threshold: float = 0.0,
+        ema: float = 0.99,
+        recipe: str = "weak",
+    ):
+        super().__init__(encoder, spec, unlabelled_weight, ema)
+        if not 0 <= start < end <= 1:
+            raise ValueError(
+                f"start={start} and end={end} must be ascending shares of training, for example 0.1 and 0.6"
+            )
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold={threshold} must lie between 0 and 1, for example 0.95")
+        self.start, self.end, self.threshold = start, end, threshold
+        self.views = {"labelled": {"view": recipe}, "unlabelled": {"view": recipe}}
+
+    def rise(self) -> Tensor:
+        return ((self.done - self.start) / (self.end - self.start)).clamp(0, 1)
+
+    def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+        labelled, unlabelled = batch["labelled"], batch["unlabelled"]
+        x, u = self.logits(encoder, labelled["view"], unlabelled["view"])
+        confidence, guess = torch.softmax(u.detach(), 1).max(1)
+        mask = (confidence >= self.threshold).float()
+        loss_u = (F.cross_entropy(u, guess, reduction="none") * mask).mean()
+        return self.total(
+            self.labelled_loss(x, labelled["y"]),
+            loss_u,
+            accuracy=hits(x.argmax(1), labelled["y"]),
+            mask_rate=mask.mean(),
+            **self.judged(guess, unlabelled["y"]),
+        )

@@ -1,0 +1,130 @@
+"""What methods share that learn from labelled and unlabelled samples in one step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sslrun.contracts import Batch, DataSpec, Encoder
+from sslrun.nn.classifier import Classifier
+from sslrun.nn.ema import Ema
+
+
+class SemiSupervised(Classifier):
+    """Cross-entropy of the labelled samples, a second term that unlabelled ones make, and an averaged network.
+
+    A subclass makes class logits of everything by `logits`, and its losses by `total`.
+
+    Args:
+        unlabelled_weight: weight of the second term, 0 or more.
+        ema: decay of the averaged network that is judged under `ema`, in [0, 1).
+        ramp: share of training during which the weight rises as exp(-5 (1 - t / T)^2) (Laine and Aila 2017,
+            arXiv:1610.02242); 0: full from the start.
+    """
+
+    streams = ("labelled", "unlabelled")
+
+    def __init__(self, encoder: Encoder, spec: DataSpec, unlabelled_weight: float, ema: float, ramp: float = 0.0):
+        super().__init__(encoder, spec)
+        if unlabelled_weight < 0:
+            raise ValueError(f"unlabelled_weight={unlabelled_weight} must be 0 or more, for example 1")
+        if not 0 <= ema < 1:
+            raise ValueError(f"ema={ema} must lie in [0, 1), for example 0.99")
+        if not 0 <= ramp <= 1:
+            raise ValueError(f"ramp={ramp} must lie between 0 and 1, for example 0.4")
+        self.unlabelled_weight, self.ramp = unlabelled_weight, ramp
+        self.ema = Ema(nn.ModuleList([encoder, self.head]), decay=ema)
+
+    def logits(self, encoder: Encoder, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Class logits of each of the inputs, in fp32; in one pass, so that batch norm sees one batch of them all."""
+        return self.head(encoder(torch.cat(inputs))).float().split([len(x) for x in inputs])
+
+    def averaged(self, x: Tensor) -> Tensor:
+        """Class logits of the averaged network, (B, K) in fp32."""
+        encoder, head = self.ema.module
+        return head(encoder(x)).float()
+
+    @property
+    def done(self) -> Tensor:
+        """The share of training that is over, in [0, 1]."""
+        return (self.ema.t / max(self.horizon, 1)).clamp_max(1)
+
+    def rise(self) -> Tensor:
+        """The factor of the unlabelled term's weight at this step."""
+        if not self.ramp:
+            return torch.ones_like(self.done)
+        return torch.exp(-5 * (1 - (self.done / self.ramp).clamp_max(1)) ** 2)
+
+    def labelled_loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(logits, y)
+
+    def total(self, loss_x: Tensor, loss_u: Tensor, **told: Tensor) -> dict[str, Tensor]:
+        """What `forward` returns, of the labelled and the unlabelled term and whatever else is worth a curve."""
+        loss = loss_x + self.unlabelled_weight * self.rise() * loss_u
+        return {"loss": loss, "loss_labelled": loss_x, "loss_unlabelled": loss_u, **told}
+
+    def judged(self, guess: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The accuracy of pseudo-labels (B,) where there are labels to hold them against: on validation samples."""
+        if self.training or not (y >= 0).any():
+            return {}
+        return {"pseudo_accuracy": hits(guess, y)}
+
+    def after_step(self, encoder: Encoder) -> None:
+        self.ema.update(nn.ModuleList([encoder, self.head]))
+
+    def ema_predict(self, encoder: Encoder, x: Any) -> Tensor:
+        return torch.softmax(self.averaged(x), 1)
+
+
+class WeakToStrong(SemiSupervised):
+    """A guess on the weak view is what the strong view of the same sample learns, as far as it can be trusted.
+
+    A subclass writes `trust`; the unlabelled term is a mean over ALL unlabelled rows, so that few trusted rows weigh
+    little.
+    """
+
+    views = {"labelled": {"weak": "weak"}, "unlabelled": {"weak": "weak", "strong": "strong"}}
+
+    def trust(self, p: Tensor, index: Tensor) -> Tensor:
+        """Weights (B,) in [0, 1] of unlabelled rows with weak probabilities p (B, K) and places in the data (B,)."""
+        raise NotImplementedError
+
+    def disagreement(self, strong: Tensor, weak: Tensor) -> Tensor:
+        """Loss of each row, (B,), of its strong and weak logits (B, K)."""
+        return F.cross_entropy(strong, weak.argmax(1), reduction="none")
+
+    def extra(self, strong: Tensor, trust: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """Further terms by name, each with its weight, of the strong logits (B, K) and the rows' weights (B,)."""
+        return {}
+
+    def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+        labelled, unlabelled = batch["labelled"], batch["unlabelled"]
+        x, weak, strong = self.logits(encoder, labelled["weak"], unlabelled["weak"], unlabelled["strong"])
+        weak = weak.detach()
+        p = torch.softmax(weak, 1)  # (mu B, K)
+        trust = self.trust(p, unlabelled["index"])
+        loss_u = (self.disagreement(strong, weak) * trust).mean()
+        out = self.total(
+            self.labelled_loss(x, labelled["y"]),
+            loss_u,
+            mask_rate=trust.mean(),
+            accuracy=hits(x.argmax(1), labelled["y"]),
+            **self.judged(p.argmax(1), unlabelled["y"]),
+        )
+        for name, (weight, term) in self.extra(strong, trust).items():
+            out["loss"], out[name] = out["loss"] + weight * term, term
+        return out
+
+
+def hits(guess: Tensor, y: Tensor) -> Tensor:
+    """The share of guesses (B,) that are right, of the rows whose label is known (-1: it is not)."""
+    known = y >= 0
+    return ((guess == y) & known).sum() / known.sum().clamp_min(1)
+
+
+def refuse_threshold(threshold: float) -> None:
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold={threshold} must lie above 0 and not above 1, for example 0.95")
