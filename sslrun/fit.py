@@ -17,7 +17,7 @@ import torch
 from sslrun.contracts import Objective, UserError
 from sslrun.data.loader import Loader
 from sslrun.data.module import Data
-from sslrun.device import Device, keep_freed_memory, rank, strategy
+from sslrun.device import PRECISIONS, Device, keep_freed_memory, rank, strategy
 from sslrun.learner import Learner
 from sslrun.nn.batch_norm import LayerSync
 from sslrun.record.callbacks import AtomicCheckpoints
@@ -96,16 +96,19 @@ def fit(
     plugins: list[Any] = [AtomicCheckpoints()]
     if device.world > 1:
         plugins.append(LayerSync())
+    trains = any(p.requires_grad for p in learner.parameters())
     trainer = pl.Trainer(
         accelerator=device.accelerator,
         devices=device.devices,
         num_nodes=device.num_nodes,
         strategy=strategy(device),
-        precision={"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed", "fp64": "64-true"}[device.precision],
+        precision=PRECISIONS[
+            device.precision if trains or device.precision != "fp16" else "fp32"
+        ],  # no gradient to scale
         max_epochs=plan.epochs,
         max_steps=plan.steps,
         accumulate_grad_batches=plan.accumulate,
-        gradient_clip_val=clip if learner_trains(learner) else None,
+        gradient_clip_val=clip if trains else None,
         callbacks=callbacks or [],
         plugins=plugins,
         logger=False,
@@ -125,10 +128,6 @@ def fit(
     except SystemExit:  # Lightning exits after an impatient second Ctrl-C, which would end a whole sweep
         raise KeyboardInterrupt from None
     return trainer
-
-
-def learner_trains(learner: Learner) -> bool:
-    return any(p.requires_grad for p in learner.parameters())
 
 
 def position(trainer: pl.Trainer, length: int) -> tuple[int, int]:

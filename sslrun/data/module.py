@@ -37,7 +37,8 @@ class Part:
             raw = self.store.index_select(0, rows.to(self.store.device))
         else:
             raw = self.store[rows]
-        return raw.to(device, non_blocking=True).float().div_(self.scale)
+        # the copy must have ended before the processor reads it; an accelerator waits by itself
+        return raw.to(device, non_blocking=torch.device(device).type != "cpu").float().div_(self.scale)
 
     def only(self, classes: tuple[int, ...]) -> Part | None:
         """The samples of these classes; None where there are none."""

@@ -22,6 +22,7 @@ from sslrun.evaluate.scores import scores
 from sslrun.rng import seed_of
 
 STRENGTHS = tuple(10.0**power for power in range(-4, 4))  # values of C, from strong to weak regularisation
+FOLDS = 5  # of a cross-validation, at most
 FIXED = 1.0  # C where there are too few labels to choose it
 SMALL = 2**22  # up to this many feature values, matrix products in float64 cost nothing
 ROUGH, SHARP = 1e-4, 1e-7  # largest gradient of the mean loss: while choosing C, and for the probe that is scored
@@ -176,10 +177,10 @@ def choose(
         total = torch.stack(judged) / len(held_out.labels)  # (number of strengths, 2)
     else:
         smallest = int(used.labels.unique(return_counts=True)[1].min())
-        folds = min(5, smallest)
+        folds = min(FOLDS, smallest)
         if folds < 2:
             return FIXED, "nothing: a class has a single label", None, whole
-        on = f"{folds}-fold cross-validation in the training rows used"
+        on = f"cross-validation in the training rows used, a fold for each label of the rarest class, {FOLDS} at most"
         fold = stratified(used, folds)
         total = torch.zeros(len(strengths), 2, dtype=torch.float64)
         for held in range(folds):

@@ -129,9 +129,12 @@ def _signature(n: Number) -> dict[str, Any]:
 
 def protocol(n: Number) -> str:
     """How a number was measured, without what came out of it."""
-    told = (n.run.metrics.get("protocol") or {}).get(n.metric.rpartition("/")[0].split("/")[0]) or {}
-    own = (told.get("subjects") or {}).get(n.subject) or {}
-    kept = {k: v for k, v in {**told, **own}.items() if k not in RESULTS_OF}
+    metric, *stage = n.metric.rpartition("/")[0].split("/")
+    told = (n.run.metrics.get("protocol") or {}).get(metric) or {}
+    how = {**told, **((told.get("subjects") or {}).get(n.subject) or {})}
+    for part in stage:  # of several probes, as of the encoder's stages, each has its own
+        how = how.get(part, how)
+    kept = {k: v for k, v in how.items() if k not in RESULTS_OF}
     return "; ".join(
         f"{k.replace('_', ' ')}: {v if isinstance(v, str) else json.dumps(v)}" for k, v in sorted(kept.items())
     )

@@ -5,7 +5,7 @@ import torch
 
 from sslrun.contracts import DataSpec, UserError
 from sslrun.data.loader import Loader
-from sslrun.data.module import Data
+from sslrun.data.module import Data, Part
 from sslrun.data.source import Part, Source
 from sslrun.rng import BLOCK
 
@@ -266,3 +266,21 @@ def test_validation_shows_the_true_labels_in_every_stream():
         assert torch.equal(batch[stream]["y"], made.val.labels)
     with pytest.raises(ValueError, match=f"multiple of {BLOCK}"):
         look(made, made.train, 50)
+
+
+def test_samples_of_an_accelerator_are_waited_for_before_the_processor_reads_them():
+    """A copy that does not block leaves what was there before: raw pixels scored like noise on a GPU."""
+    told = []
+
+    class Store:
+        def __getitem__(self, rows):
+            return self
+
+        def to(self, device, non_blocking):
+            told.append((device, non_blocking))
+            return torch.zeros(2, 4)
+
+    part = Part(Store(), torch.zeros(2, dtype=torch.long), torch.arange(2), torch.arange(2), 1.0)
+    for device in ("cpu", "cuda"):
+        part.inputs(torch.arange(2), device)
+    assert told == [("cpu", False), ("cuda", True)]

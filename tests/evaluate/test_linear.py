@@ -117,7 +117,7 @@ def test_one_label_per_class_leaves_nothing_to_choose_by():
     train, val, test = parts()
     protocol = linear(train, val, test, SPEC)["protocol"]
     assert protocol["@10"]["C"] == 1 and "single label" in protocol["@10"]["selected_on"]
-    assert protocol["@40"]["selected_on"].startswith("4-fold")
+    assert protocol["@40"]["selected_on"].startswith("cross-validation")
 
 
 def test_without_validation_all_labels_choose_by_cross_validation():

@@ -38,7 +38,8 @@ def batch(**streams: dict[str, Any]) -> Batch:
         n = len(next(iter(values.values())))
         hidden = torch.full((n,), -1)
         made[name] = Stream(
-            {"index": torch.arange(n), "y": hidden, **values}, lambda *purpose, n=n, name=name: Rng(name, *purpose, total=n)
+            {"index": torch.arange(n), "y": hidden, **values},
+            lambda *purpose, n=n, name=name: Rng(name, *purpose, total=n),
         )
     return Batch(made)
 
