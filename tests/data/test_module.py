@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from sslrun.contracts import DataSpec, UserError
+from sslrun.data import module
 from sslrun.data.loader import Loader
-from sslrun.data.module import Data, Part
+from sslrun.data.module import Data
 from sslrun.data.source import Part, Source
 from sslrun.rng import BLOCK
 
@@ -280,7 +281,7 @@ def test_samples_of_an_accelerator_are_waited_for_before_the_processor_reads_the
             told.append((device, non_blocking))
             return torch.zeros(2, 4)
 
-    part = Part(Store(), torch.zeros(2, dtype=torch.long), torch.arange(2), torch.arange(2), 1.0)
+    part = module.Part(Store(), torch.zeros(2, dtype=torch.long), torch.arange(2), torch.arange(2), 1.0)
     for device in ("cpu", "cuda"):
         part.inputs(torch.arange(2), device)
     assert told == [("cpu", False), ("cuda", True)]
