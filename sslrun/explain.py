@@ -18,7 +18,7 @@ LISTING = "`sslrun --cfg job` with your other overrides lists the keys there are
 def explain(error: BaseException) -> str:
     """A user's mistake in our words, Hydra's errors with the nearest names, others with their type."""
     text, kind = " ".join(str(error).split()), type(error).__name__
-    if kind == "UserError":
+    if "UserError" in (base.__name__ for base in type(error).__mro__):
         return text
     if kind == "MissingConfigException":
         group, _, name = (getattr(error, "missing_cfg_file", None) or "").rpartition("/")

@@ -103,7 +103,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "kind", ["simclr", "kmeans", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("fixmatch", "rotation"))]
+    "kind", ["simclr", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("kmeans", "fixmatch", "rotation"))]
 )
 def test_killed_and_resumed_is_as_if_nothing_had_happened(kind, whole, tmp_path):
     undisturbed = whole(kind)  # at the same time, on the other core

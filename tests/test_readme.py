@@ -55,6 +55,7 @@ def test_command_runs(command, trained, pictures, own_place, line):
         shutil.copytree(run, own_place / "outputs/supervised/digits/one")
     elif argv[0] not in USAGE:
         argv += ["seed=0", "labels=40"] if "experiment" in line else []  # a study with fewer jobs
+        argv += ["method=denoising"] if "transfer" in line or "zoo" in line else []
         argv = [w for w in argv if "kmeans" not in w]  # has no width
         argv += [s for s in SHORT if not ("weights" in line and s.startswith("encoder"))]
         argv += ["encoder=cnn", "batch_size=16"] if "image_folder" in line else []

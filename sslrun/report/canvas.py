@@ -56,8 +56,8 @@ def legend(figure: Any) -> None:
     """One legend for all panels, beside none of the lines."""
     shown = {label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     if shown:
-        wide = max(map(len, shown)) > 30
-        columns = min(len(shown), 2 if wide else 4)
+        inches = 0.55 + 0.08 * max(map(len, shown))  # of the widest entry: its line, and letters of nine points
+        columns = min(len(shown), 4, max(1, int(figure.get_figwidth() / inches)))
         figure.legend(
             shown.values(), shown.keys(), loc="outside lower center", ncols=columns, fontsize=9, frameon=False
         )

@@ -212,8 +212,15 @@ def test_resumes_bit_for_bit(names, modality, worlds, tmp_path):
         assert again.losses == whole.losses[total - len(again.losses) :]
 
 
+ONE_OF_A_KIND = ("simclr", "rotation", "masked_image", "fixmatch", "kmeans", "denoising_autoencoder")
+PRECISE = [
+    pytest.param(*case, id=" ".join(case), marks=() if case[0] in ONE_OF_A_KIND else pytest.mark.slow)
+    for case in cases()
+]
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp64"])
-@every_case
+@pytest.mark.parametrize(("names", "modality"), PRECISE)
 def test_resumes_bit_for_bit_in_other_precisions_with_accumulation(names, modality, precision, worlds, tmp_path):
     arguments = overrides(names, one_world(worlds, modality))
     settings = {"epochs": 2, "accumulate": 2}

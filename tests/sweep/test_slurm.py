@@ -108,6 +108,7 @@ def assert_identical(name, whole):
     assert ours["results"] == theirs["results"] and ours["config_hash"] == theirs["config_hash"]
 
 
+@pytest.mark.slow
 def test_out_of_time_it_saves_and_is_queued_again(own_place, whole):
     process, pid = start([*LEAN, *HERE], "mine")
     os.kill(pid, signal.SIGUSR2)
