@@ -23,7 +23,7 @@ SMALL = ["batch_size=16", "mu=2", "labels=20", "eval.budgets=[]"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One check of one method: what it is about, and what is wrong (None: nothing).
+    """One check of one method: what it is about, and what is wrong, or why there was nothing to check.
 
     Checks are `numbers`, `gradient` and `rule` (each of an example, whose title is `about`), `alive` and `average`
     (each on data of the modality `about`).
@@ -33,20 +33,27 @@ class Finding:
     check: str
     about: str
     complaint: str | None = None
+    missing: str | None = None
 
 
 def examine(method: str) -> list[Finding]:
     """Everything that is checked of a method by name."""
     kind = locate(methods()[method]["_target_"])
     found = []
+    if kind.examples is None:
+        found.append(Finding(method, "numbers", "", missing="no example computed by hand"))
     for example in kind.examples() if kind.examples else ():
         answers = _asked(lambda example=example: held_against(kind, example), "numbers")
         found += [Finding(method, check, example.title, said) for check, said in answers.items()]
     with tempfile.TemporaryDirectory() as folder:
         for modality in kind.modalities or WORLDS:
-            if modality in WORLDS:
-                answers = _asked(lambda modality=modality: _trained(method, modality, Path(folder)), "alive")
-                found += [Finding(method, check, modality, said) for check, said in answers.items()]
+            if modality not in WORLDS:
+                found.append(Finding(method, "alive", modality, missing="no small data of this modality is bundled"))
+                continue
+            answers = _asked(lambda modality=modality: _trained(method, modality, Path(folder)), "alive")
+            if not answers:
+                found.append(Finding(method, "alive", modality, missing="nothing learns by gradients"))
+            found += [Finding(method, check, modality, said) for check, said in answers.items()]
     return found
 
 

@@ -44,7 +44,7 @@ def watched(parts: Built, batch_size: int, mu: int, steps: int = 40) -> dict[str
         torch.stack(whole).sum().backward()
         if step == 0:
             wrong += _reached(learner, named)
-        if not waiting and step > 0:  # a second step tells an average from the network
+        if not waiting and (step > 0 or not averages):
             break
         optimizer.step()
         for objective in parts.objectives.values():

@@ -31,7 +31,7 @@ class Example:
 
     title: str
     streams: Mapping[str, Mapping[str, Any]]
-    expected: Mapping[str, float]
+    expected: Mapping[str, float] = field(default_factory=dict)
     learns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     term: str = "loss_unlabelled"

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
-import torch
 from rich.table import Table
 
 from sslrun.catalogue import methods
-from sslrun.check import Finding, examine
-from sslrun.contracts import UserError
+from sslrun.errors import UserError
 from sslrun.explain import nearest
 from sslrun.record.summary import console
+
+if TYPE_CHECKING:
+    from sslrun.check import Finding
 
 
 def main(argv: list[str]) -> None:
     chosen = names(argv)
+    import torch  # seconds, which a mistyped name should not cost
+
+    from sslrun.check import examine
+
     torch.set_num_threads(1)  # of small tensors, which several threads only slow down
     out, found, seconds = console(), [], {}
     with out.status("") as status:
@@ -24,12 +30,13 @@ def main(argv: list[str]) -> None:
             began = time.perf_counter()
             found += examine(name)
             seconds[name] = time.perf_counter() - began
-    out.print(table(chosen, found, seconds))
+    out.print(table(found, seconds))
+    done = sum(f.missing is None for f in found)
     wrong = sorted({f.method for f in found if f.complaint})
     if wrong:
         bad = sum(f.complaint is not None for f in found)
-        raise UserError(f"{bad} of {len(found)} checks failed, of method={','.join(wrong)}.")
-    out.print(f"\n{len(found)} checks of {len(chosen)} methods hold, in {sum(seconds.values()):.0f} s.")
+        raise UserError(f"{bad} of {done} checks failed, of method={','.join(wrong)}.")
+    out.print(f"\n{done} checks of {len(chosen)} methods hold, in {sum(seconds.values()):.0f} s.")
 
 
 def names(argv: list[str]) -> list[str]:
@@ -52,18 +59,16 @@ def names(argv: list[str]) -> list[str]:
     return list(dict.fromkeys(chosen)) or list(known)
 
 
-def table(chosen: list[str], found: list[Finding], seconds: dict[str, float]) -> Table:
-    """One line for each check, and one for a method that was not held against numbers."""
+def table(found: list[Finding], seconds: dict[str, float]) -> Table:
+    """One line for each check."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("method", "check", "of", "result"):
+    for column in ("method", "check", "result", "of"):
         shown.add_column(column, overflow="fold")
-    for name in chosen:
-        lines = [f for f in found if f.method == name]
-        head = f"{name} ({seconds[name]:.1f} s)"
-        if not any(f.check == "numbers" for f in lines):
-            shown.add_row(head, "numbers", "", "not checked: no example computed by hand")
-            head = ""
-        for line in lines:
-            shown.add_row(head, line.check, line.about, line.complaint or "ok", style="red" if line.complaint else "")
-            head = ""
+    before = None
+    for f in found:
+        head = f"{f.method} ({seconds[f.method]:.1f} s)" if before is None or f.method != before.method else ""
+        about = f.about if head or f.about != before.about else ""
+        result = f.complaint or (f"not checked: {f.missing}" if f.missing else "ok")
+        shown.add_row(head, f.check, result, about, style="red" if f.complaint else "")
+        before = f
     return shown
