@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sslrun.build import Built
+from sslrun.check.byhand import NOISE
 from sslrun.data.loader import Loader
 from sslrun.data.plan import Plan
 from sslrun.learner import Learner
@@ -75,7 +76,7 @@ def _speaks(term: Tensor, parameters: list[Tensor], key: str, wrong: list[str]) 
     gradients = [g for g in gradients if g is not None]
     if not all(g.isfinite().all() for g in gradients):
         wrong.append(f"the gradient of {key} is not finite")
-    return any(g.any() for g in gradients)
+    return any((g.abs() > NOISE).any() for g in gradients)
 
 
 def _reached(learner: Learner, named: dict[str, Tensor]) -> list[str]:
@@ -84,7 +85,7 @@ def _reached(learner: Learner, named: dict[str, Tensor]) -> list[str]:
     wrong += [f"a gradient reaches {k}, which is not trained" for k, p in named.items()
               if not p.requires_grad and p.grad is not None]  # fmt: skip
     mine = [p for k, p in named.items() if k.startswith("encoder.") and p.grad is not None]
-    if any(o.trains for o in learner.objectives.values()) and not any(p.grad.any() for p in mine):
+    if any(o.trains for o in learner.objectives.values()) and not any((p.grad.abs() > NOISE).any() for p in mine):
         wrong.append("the encoder gets no gradient")
     return wrong
 

@@ -17,6 +17,7 @@ from sslrun.rng import Rng
 
 STEPS = 1000  # of the training that an example stands in
 TOLERANCE = 1e-4  # relative: losses are made in fp32
+NOISE = 1e-6  # a gradient below it is rounding: losses are about 1, and terms that cancel out leave some 1e-8
 
 
 class PassThrough(Encoder):
@@ -120,7 +121,7 @@ def _gradient(term: Tensor | None, inputs: Mapping[str, Tensor], example: Exampl
     found = torch.autograd.grad(term, inputs.values(), allow_unused=True)
     wrong = []
     for (view, x), gradient in zip(inputs.items(), found, strict=True):
-        reached = torch.zeros(len(x), dtype=torch.bool) if gradient is None else gradient.flatten(1).any(1)
+        reached = torch.zeros(len(x), dtype=torch.bool) if gradient is None else (gradient.abs() > NOISE).flatten(1).any(1)
         should = torch.zeros_like(reached)
         should[list(example.learns.get(view, ()))] = True
         for rows, words in ((reached & ~should, "has a gradient in"), (should & ~reached, "has no gradient in")):
