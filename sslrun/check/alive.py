@@ -40,7 +40,9 @@ def watched(parts: Built, batch_size: int, mu: int, steps: int = 40) -> dict[str
                 waiting.discard(key)
         optimizer.zero_grad()
         whole = [v for k, v in found.items() if k.split()[1] == "loss" and v.requires_grad]
-        if wrong or not whole:
+        if not whole:
+            wrong.append("no loss has a gradient")
+        if wrong:
             break
         torch.stack(whole).sum().backward()
         if step == 0:
@@ -52,7 +54,7 @@ def watched(parts: Built, batch_size: int, mu: int, steps: int = 40) -> dict[str
             objective.after_step(learner.encoder)
     wrong += [f"no gradient from {key}" for key in sorted(waiting or ())] if not wrong else []
     answers = {"alive": "; ".join(wrong) or None}
-    if averages:
+    if averages and step > 0:
         said = [_follows(k, m, first[k], list(trainable.values())) for k, m in averages.items()]
         answers["average"] = "; ".join(filter(None, said)) or None
     return answers

@@ -121,7 +121,9 @@ def _gradient(term: Tensor | None, inputs: Mapping[str, Tensor], example: Exampl
     found = torch.autograd.grad(term, inputs.values(), allow_unused=True)
     wrong = []
     for (view, x), gradient in zip(inputs.items(), found, strict=True):
-        reached = torch.zeros(len(x), dtype=torch.bool) if gradient is None else (gradient.abs() > NOISE).flatten(1).any(1)
+        reached = torch.zeros(len(x), dtype=torch.bool)
+        if gradient is not None:
+            reached = (gradient.abs() > NOISE).flatten(1).any(1)
         should = torch.zeros_like(reached)
         should[list(example.learns.get(view, ()))] = True
         for rows, words in ((reached & ~should, "has a gradient in"), (should & ~reached, "has no gradient in")):

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     wrong = sorted({f.method for f in found if f.complaint})
     if wrong:
         bad = sum(f.complaint is not None for f in found)
-        raise UserError(f"{bad} of {done} checks failed, of method={','.join(wrong)}.")
+        raise UserError(f"{bad} of {done} checks failed, in {', '.join(wrong)}; the table says why.")
     out.print(f"\n{done} checks of {len(chosen)} methods hold, in {sum(seconds.values()):.0f} s.")
 
 

@@ -169,6 +169,7 @@ def told() -> dict[tuple[str, str], set[str]]:
     return {(defect, method): set(checks.split(", ")) for defect, method, checks in rows}
 
 
+@pytest.mark.filterwarnings("ignore:Converting a tensor")  # of Attached
 @pytest.mark.parametrize(("defect", "method"), MUTANTS, ids=lambda value: value)
 def test_a_planted_defect_is_caught_as_the_documentation_says(defect, method, monkeypatch):
     assert caught(monkeypatch, MUTANTS[defect, method], method) == told()[defect, method]
