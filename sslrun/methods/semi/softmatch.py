@@ -92,11 +92,18 @@ class SoftMatch(WeakToStrong):
                 "Weights are made of predictions aligned to equal classes, labels of the raw ones.",
                 {
                     "labelled": labelled,
-                    "unlabelled": {"weak": ((0.8, 0.2), (0.6, 0.4)), "strong": ((0.7, 0.3), (0.7, 0.3))},
+                    "unlabelled": {
+                        "weak": ((0.9, 0.1), (0.9, 0.1), (0.55, 0.45)),
+                        "strong": ((0.7, 0.3), (0.7, 0.3), (0.6, 0.4)),
+                    },
                 },
-                # aligned by 0.7 and 0.3: confidences 0.63 and 0.61; of two rows, (m - c)^2 = v / 2 in any case
+                # divided by the mean, 0.783 and 0.217, confidences are 0.71, 0.71 and 0.75, in the second class: the
+                # last row is the surest. With d between them, m - c = d / 3 and v = d^2 / 3: 2 (1/9) / (1/3) = 2/3
                 settings={"decay": 0.0, "sigmas": 2.0},
-                expected={"mask_rate": (1 + exp(-1)) / 2, "loss_unlabelled": -log(0.7) * (1 + exp(-1)) / 2},
+                expected={
+                    "mask_rate": (2 * exp(-2 / 3) + 1) / 3,
+                    "loss_unlabelled": -(2 * exp(-2 / 3) * log(0.7) + log(0.6)) / 3,
+                },
             ),
             Example(
                 "The mean starts at 1 / K and the variance at 1, and both follow slowly.",
