@@ -52,7 +52,8 @@ def held_against(kind: type[Objective], example: Example) -> dict[str, str | Non
 
 def _setting(kind: type[Objective], example: Example) -> tuple[Objective, Encoder]:
     """The objective, in the middle of a training whose network passes its inputs through."""
-    classes = len(next(iter(_views(next(iter(example.streams.values()))).values()))[0])
+    stream = next(iter(example.streams.values()))
+    classes = len(next(iter(_views(stream).values()))[0])
     spec = DataSpec("by hand", (kind.modalities or ("image",))[0], (classes, 1, 1), classes)
     encoder = PassThrough(spec)
     objective = kind(encoder, spec, **example.settings)
@@ -61,8 +62,9 @@ def _setting(kind: type[Objective], example: Example) -> tuple[Objective, Encode
     with torch.no_grad():
         for part in objective.modules():
             if isinstance(part, nn.Linear):
-                part.weight.copy_(torch.eye(classes))
-                part.bias.zero_()
+                nn.init.eye_(part.weight)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
             elif isinstance(part, PassThrough):
                 part.scale.fill_(example.averaged)
             elif isinstance(part, Ema):

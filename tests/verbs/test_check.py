@@ -1,9 +1,16 @@
 """What `sslrun check` says of methods that are right, wrong and broken, and of names that are none."""
 
+import math
+import re
+from pathlib import Path
+
 import pytest
 
 from sslrun.catalogue import locate, methods
+from sslrun.check.byhand import held_against
 from sslrun.check.worlds import WORLDS
+from sslrun.methods.semi.fixmatch import FixMatch
+from sslrun.nn.example import Example
 
 YAML = "# @package _global_\nmethod:\n  {name}:\n    _target_: own_methods.{kind}\n"
 OWN = '''
@@ -93,3 +100,11 @@ def test_every_semi_supervised_method_has_examples():
     for name, entry in methods().items():
         if ".semi." in entry["_target_"]:
             assert locate(entry["_target_"]).examples(), name
+
+
+def test_the_documentations_example_holds():
+    (code,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs/check.md").read_text(), re.S)
+    names = {"Example": Example, "math": math}
+    exec(code, names)
+    (example,) = names["examples"]()
+    assert held_against(FixMatch, example) == {"numbers": None, "gradient": None}
