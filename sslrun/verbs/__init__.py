@@ -8,5 +8,6 @@ USAGE = {
     "export": "sslrun export RUN [out=DIR] [format=safetensors|onnx]   the encoder for use elsewhere",
     "report": "sslrun report [DIR ...] [--out DIR] [--rows KEY] [--columns KEY] [--where KEY=VALUE] [--metric NAME] "
     "[--baseline KEY=VALUE|untrained|raw|supervised]   compares runs: a page, Markdown, CSV and figures",
+    "check": "sslrun check [method=NAME ...]   is a method's loss the paper's, and does it teach the network anything?",
     "board": "sslrun board [DIR] [port=N]   TensorBoard on this machine only",
 }

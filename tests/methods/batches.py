@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslrun.contracts import Batch, DataSpec, Stream
+from sslrun.check.byhand import held_against
+from sslrun.contracts import Batch, DataSpec, Objective, Stream
+from sslrun.nn.example import Example
 from sslrun.rng import Rng
 
 
@@ -42,6 +44,14 @@ def batch(**streams: dict[str, Any]) -> Batch:
             lambda *purpose, n=n, name=name: Rng(name, *purpose, total=n),
         )
     return Batch(made)
+
+
+def after(kind: type[Objective], *steps: dict[str, Any], **settings: Any) -> Objective:
+    """The objective in training mode after these batches, each `{stream: {view: class probabilities}}`."""
+    kept: list[Objective] = []
+    *earlier, last = steps
+    held_against(kind, Example("", last, earlier=tuple(earlier), settings=settings, rule=lambda o, _: kept.append(o)))
+    return kept[0]
 
 
 class Cells(nn.Module):

@@ -16,11 +16,12 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from sklearn.datasets import load_digits, load_wine
+from sklearn.datasets import load_wine
 from torch import nn
 
 from sslrun.build import Built, build, optimizer_factory
 from sslrun.catalogue import locate, methods
+from sslrun.check.worlds import tinted_digits
 from sslrun.compose import compose
 from sslrun.device import Device
 from sslrun.fit import Plan, fit, loader_for
@@ -28,18 +29,6 @@ from sslrun.learner import Learner
 from sslrun.look import Look
 from sslrun.record.callbacks import Curves, Keeper, Monitor
 from sslrun.record.folder import RunFolder
-
-
-def colour(folder: Path) -> list[str]:
-    """scikit-learn's digits, each class tinted: 160 training pictures of 3 x 8 x 8."""
-    bundle = load_digits()
-    grey = (bundle.images[:200] * 15.9).astype(np.uint8)
-    tint = 0.3 + 0.7 * np.random.default_rng(0).random((10, 3))
-    x = (grey[..., None] * tint[bundle.target[:200], None, None]).astype(np.uint8)
-    y = bundle.target[:200]
-    path = folder / "colour.npz"
-    np.savez(path, x_train=x[:160], y_train=y[:160], x_test=x[160:], y_test=y[160:])
-    return ["data=image_arrays", f"data.path={path}"]
 
 
 def mixed(folder: Path) -> list[str]:
@@ -59,7 +48,7 @@ def mixed(folder: Path) -> list[str]:
 
 # The first world of a modality is the one that the longer tests use. A new modality needs a line here and no new test.
 WORLDS: dict[str, dict[str, Callable[[Path], list[str]]]] = {
-    "image": {"colour": colour, "digits": lambda folder: ["data=digits"]},
+    "image": {"colour": tinted_digits, "digits": lambda folder: ["data=digits"]},
     "table": {"mixed": mixed, "breast_cancer": lambda folder: ["data=breast_cancer"]},
 }
 UNFIT = {("colorization", "digits")}  # methods that refuse a world of their modality, for a reason that they name

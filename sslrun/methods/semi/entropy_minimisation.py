@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from sslrun.contracts import Batch, DataSpec, Encoder
+from sslrun.nn.example import Example
 from sslrun.nn.semi import SemiSupervised, hits
 
 
@@ -45,3 +48,25 @@ class EntropyMinimisation(SemiSupervised):
         return self.total(
             self.labelled_loss(x, labelled["y"]), loss_u, accuracy=hits(x.argmax(1), labelled["y"]), **told
         )
+
+    @staticmethod
+    def examples() -> list[Example]:
+        log = math.log
+        entropy = -(0.6 * log(0.6) + 0.3 * log(0.3) + 0.1 * log(0.1) + 2 * 0.1 * log(0.1) + 0.8 * log(0.8)) / 2
+        streams = {
+            "labelled": {"view": ((0.5, 0.3, 0.2),), "y": (1,)},
+            "unlabelled": {"view": ((0.6, 0.3, 0.1), (0.1, 0.1, 0.8))},
+        }
+        return [
+            Example(
+                "Mean entropy of the unlabelled rows, with a gradient through both of its factors.",
+                streams,
+                settings={"unlabelled_weight": 3.0, "ramp": 0.4},
+                expected={
+                    "loss": -log(0.3) + 3 * entropy,
+                    "loss_unlabelled": entropy,
+                    "marginal_entropy": -(0.35 * log(0.35) + 0.2 * log(0.2) + 0.45 * log(0.45)),
+                },
+                learns={"unlabelled.view": (0, 1)},
+            )
+        ]

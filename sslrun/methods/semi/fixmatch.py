@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from sslrun.contracts import DataSpec, Encoder
+from sslrun.nn.example import Example
 from sslrun.nn.semi import WeakToStrong, refuse_threshold
 
 
@@ -34,3 +37,29 @@ class FixMatch(WeakToStrong):
 
     def trust(self, p: Tensor, index: Tensor) -> Tensor:
         return (p.amax(1) >= self.threshold).float()
+
+    @staticmethod
+    def examples() -> list[Example]:
+        log = math.log
+        streams = {
+            "labelled": {"weak": ((0.5, 0.25, 0.25), (0.2, 0.2, 0.6)), "y": (0, 1)},
+            "unlabelled": {
+                "weak": ((0.97, 0.02, 0.01), (0.6, 0.3, 0.1), (0.02, 0.96, 0.02), (0.4, 0.3, 0.3)),
+                "strong": ((0.5, 0.3, 0.2), (0.9, 0.05, 0.05), (0.7, 0.1, 0.2), (0.1, 0.1, 0.8)),
+            },
+        }
+        labelled, unlabelled = -(log(0.5) + log(0.2)) / 2, -(log(0.5) + log(0.1)) / 4
+        return [
+            Example(
+                "The sum over confident rows, to the hard label of the weak view, is divided by all unlabelled rows.",
+                streams,
+                settings={"threshold": 0.95, "unlabelled_weight": 2.0},
+                expected={
+                    "loss": labelled + 2 * unlabelled,
+                    "loss_labelled": labelled,
+                    "loss_unlabelled": unlabelled,
+                    "mask_rate": 0.5,
+                },
+                learns={"unlabelled.strong": (0, 2)},
+            )
+        ]

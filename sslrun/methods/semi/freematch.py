@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sslrun.contracts import DataSpec, Encoder
+from sslrun.nn.example import Example
 from sslrun.nn.gather import all_sum
 from sslrun.nn.semi import WeakToStrong
 
@@ -70,6 +73,53 @@ class FreeMatch(WeakToStrong):
         mean, histogram = sums / sums[1].sum().clamp_min(1)
         ours, theirs = level(mean, histogram.detach()), level(self.mean, self.histogram).to(mean)
         return {"loss_fairness": (self.fairness, (theirs * torch.log(ours + 1e-12)).sum())}
+
+    @staticmethod
+    def examples() -> list[Example]:
+        log = math.log
+        streams = {
+            "labelled": {"weak": ((0.5, 0.5),), "y": (0,)},
+            "unlabelled": {
+                "weak": ((0.9, 0.1), (0.55, 0.45), (0.45, 0.55), (0.8, 0.2)),
+                "strong": ((0.7, 0.3), (0.9, 0.1), (0.4, 0.6), (0.6, 0.4)),
+            },
+        }
+        unlabelled = -(log(0.7) + log(0.6) + log(0.6)) / 4
+        # weak views: running mean 0.5875 and 0.4125, of guesses 0.625 and 0.375
+        # strong views of trusted rows: sums 1.7 and 1.3, 2 guesses and 1
+        theirs = (0.5875 / 0.625, 0.4125 / 0.375)
+        ours = (1.7 / 2, 1.3 / 1)
+        fairness = sum(a / sum(theirs) * log(b / sum(ours)) for a, b in zip(theirs, ours, strict=True))
+        return [
+            Example(
+                "The bar is the running mean of confidence, and lower for a class that is expected less.",
+                streams,
+                # confidence goes from 1/2 half of the way to 0.7, and the mean from 1/2 to 0.675 and 0.325: the bars
+                # are 0.6 and 0.6 * 0.4125 / 0.5875 = 0.42
+                settings={"decay": 0.5, "fairness": 0.1, "unlabelled_weight": 2.0},
+                expected={
+                    "loss": log(2) + 2 * unlabelled + 0.1 * fairness,
+                    "loss_unlabelled": unlabelled,
+                    "loss_fairness": fairness,
+                    "mask_rate": 0.75,
+                },
+                learns={"unlabelled.strong": (0, 2, 3)},
+            ),
+            Example(
+                "Fairness is minus the cross-entropy of both mean predictions, over their histograms, of trusted rows.",
+                streams,
+                settings={"decay": 0.5, "fairness": 0.1},
+                expected={"loss_fairness": fairness},
+                term="loss_fairness",
+                learns={"unlabelled.strong": (0, 2, 3)},
+            ),
+            Example(
+                "Bars have an upper end.",
+                streams,
+                settings={"decay": 0.5, "highest": 0.5},
+                expected={"mask_rate": 1.0},
+            ),
+        ]
 
 
 def level(mean: Tensor, histogram: Tensor) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from sslrun.contracts import Batch, DataSpec, Encoder
+from sslrun.nn.example import Example
 from sslrun.nn.semi import SemiSupervised, hits
 
 
@@ -50,3 +53,31 @@ class MeanTeacher(SemiSupervised):
             accuracy=hits(x.argmax(1), labelled["y"]),
             **self.judged(target[len(x) :].argmax(1), unlabelled["y"]),
         )
+
+    @staticmethod
+    def examples() -> list[Example]:
+        log = math.log
+        streams = {
+            "labelled": {"student": ((0.7, 0.3),), "teacher": ((0.5, 0.5),), "y": (1,)},
+            "unlabelled": {"student": ((0.6, 0.4), (0.2, 0.8)), "teacher": ((0.8, 0.2), (0.25, 0.75))},
+        }
+        # the teacher doubles its logits: 0.5, 0.64 / 0.68 and 0.0625 / 0.625 for the first class
+        apart = (0.2**2 + (0.6 - 0.64 / 0.68) ** 2 + 0.1**2) / 3  # alike in both classes
+        return [
+            Example(
+                "Mean over all rows and classes of (student - teacher)^2; only the student's side has a gradient.",
+                streams,
+                averaged=2.0,
+                settings={"unlabelled_weight": 3.0, "ramp": 0.4},
+                expected={"loss": -log(0.3) + 3 * apart, "loss_labelled": -log(0.3), "loss_unlabelled": apart},
+                learns={"labelled.student": (0,), "unlabelled.student": (0, 1)},
+            ),
+            Example(
+                "The weight rises as exp(-5 (1 - t / T)^2).",
+                streams,
+                averaged=2.0,
+                done=0.1,
+                settings={"unlabelled_weight": 3.0, "ramp": 0.4},
+                expected={"loss": -log(0.3) + 3 * math.exp(-5 * 0.75**2) * apart},
+            ),
+        ]

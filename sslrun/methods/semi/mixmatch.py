@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from sslrun.contracts import Batch, DataSpec, Encoder
+from sslrun.nn.example import Example
 from sslrun.nn.gather import gather
 from sslrun.nn.modes import untracked
 from sslrun.nn.semi import SemiSupervised, hits
@@ -93,6 +96,56 @@ class MixMatch(SemiSupervised):
         loss_u = (torch.softmax(torch.cat(u), 1) - torch.cat(targets[1:])).square().mean()
         accuracy = hits(x.argmax(1), labelled["y"])
         return self.total(loss_x, loss_u, accuracy=accuracy, **self.judged(q.argmax(1), unlabelled["y"]))
+
+    @staticmethod
+    def examples() -> list[Example]:
+        log = math.log
+        streams = {
+            "labelled": {"view": ((0.5, 0.5), (0.8, 0.2)), "y": (0, 1)},
+            "unlabelled": {"first": ((0.8, 0.2), (0.4, 0.6)), "second": ((0.6, 0.4), (0.4, 0.6))},
+        }
+        guess, other = 0.49 / 0.58, 0.16 / 0.52  # means 0.7 and 0.4, to the power of 1 / 0.5, as probabilities
+        apart = ((0.8 - guess) ** 2 + (0.6 - guess) ** 2 + 2 * (0.4 - other) ** 2) / 4  # alike in both classes
+        labelled = -(log(0.5) + log(0.2)) / 2
+        alone = {"alpha": 0.0, "temperature": 0.5, "unlabelled_weight": 3.0, "ramp": 0.4}
+        return [
+            Example(
+                "Mean over rows and classes of the squared difference to the sharpened mean guess of both views.",
+                streams,
+                settings=alone,
+                expected={"loss": labelled + 3 * apart, "loss_labelled": labelled, "loss_unlabelled": apart},
+                learns={"unlabelled.first": (0, 1), "unlabelled.second": (0, 1)},
+            ),
+            Example(
+                "The weight rises as a straight line.",
+                streams,
+                done=0.1,
+                settings=alone,
+                expected={"loss": labelled + 0.75 * apart},
+            ),
+            Example(
+                "Each row keeps a share of its own of at least one half, in its input and its label alike.",
+                streams,
+                settings={"alpha": 0.75},
+                rule=_mixes_each_row_with_another,
+            ),
+        ]
+
+
+def _mixes_each_row_with_another(objective: MixMatch, batch: Batch) -> str | None:
+    """Mixes rows of an identity matrix: what comes out names the rows and their shares."""
+    rows = torch.eye(6)
+    parts = [("labelled", rows[:2], rows[:2]), ("unlabelled", rows[2:4], rows[2:4]), ("unlabelled", rows[4:], rows[4:])]
+    inputs, targets = (torch.cat(mixed) for mixed in zip(*objective.mix(batch, parts), strict=True))
+    own = inputs.diagonal()
+    if not torch.equal(inputs, targets):
+        return "labels are mixed otherwise than inputs"
+    if (own < 0.5).any():
+        return f"a row keeps a share of {own.min():.3g} of itself"
+    if ((inputs > 0).sum(0) > 2).any():
+        return "a row is mixed into several others, which no shuffle does"
+    mixed = own[own < 1]
+    return "rows are mixed with one share" if len(mixed.unique()) < len(mixed) or not len(mixed) else None
 
 
 def sharpen(p: Tensor, temperature: float) -> Tensor:

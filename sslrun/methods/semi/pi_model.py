@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from sslrun.contracts import Batch, DataSpec, Encoder
+from sslrun.nn.example import Example
 from sslrun.nn.semi import SemiSupervised, hits
 
 
@@ -46,3 +49,31 @@ class PiModel(SemiSupervised):
             accuracy=hits(x.argmax(1), labelled["y"]),
             **self.judged(target.argmax(1), unlabelled["y"]),
         )
+
+    @staticmethod
+    def examples() -> list[Example]:
+        log = math.log
+        streams = {
+            "labelled": {"view": ((0.5, 0.3, 0.2),), "y": (1,)},
+            "unlabelled": {
+                "view": ((0.6, 0.3, 0.1), (0.2, 0.6, 0.2)),
+                "target": ((0.8, 0.1, 0.1), (0.1, 0.6, 0.3)),
+            },
+        }
+        apart = (0.04 + 0.04 + 0.01 + 0.01) / 6
+        return [
+            Example(
+                "Mean over rows and classes of the squared difference of two views; one of them has no gradient.",
+                streams,
+                settings={"unlabelled_weight": 3.0, "ramp": 0.4},
+                expected={"loss": -log(0.3) + 3 * apart, "loss_labelled": -log(0.3), "loss_unlabelled": apart},
+                learns={"unlabelled.view": (0, 1)},
+            ),
+            Example(
+                "The weight rises as exp(-5 (1 - t / T)^2).",
+                streams,
+                done=0.2,
+                settings={"unlabelled_weight": 3.0, "ramp": 0.4},
+                expected={"loss": -log(0.3) + 3 * math.exp(-1.25) * apart},
+            ),
+        ]

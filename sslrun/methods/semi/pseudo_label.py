@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sslrun.contracts import Batch, DataSpec, Encoder
+from sslrun.nn.example import Example
 from sslrun.nn.semi import SemiSupervised, hits
 
 
@@ -61,3 +64,37 @@ class PseudoLabel(SemiSupervised):
             mask_rate=mask.mean(),
             **self.judged(guess, unlabelled["y"]),
         )
+
+    @staticmethod
+    def examples() -> list[Example]:
+        log = math.log
+        streams = {
+            "labelled": {"view": ((0.5, 0.3, 0.2),), "y": (1,)},
+            "unlabelled": {"view": ((0.6, 0.3, 0.1), (0.1, 0.1, 0.8))},
+        }
+        ramp = {"unlabelled_weight": 3.0, "start": 0.1, "end": 0.6}
+        unlabelled = -(log(0.6) + log(0.8)) / 2
+        return [
+            Example(
+                "Mean cross-entropy of all unlabelled rows to their likeliest class.",
+                streams,
+                settings=ramp,
+                expected={"loss": -log(0.3) + 3 * unlabelled, "loss_unlabelled": unlabelled, "mask_rate": 1.0},
+                learns={"unlabelled.view": (0, 1)},
+            ),
+            Example("The weight is 0 at first.", streams, done=0.1, settings=ramp, expected={"loss": -log(0.3)}),
+            Example(
+                "The weight rises as a straight line.",
+                streams,
+                done=0.35,
+                settings=ramp,
+                expected={"loss": -log(0.3) + 1.5 * unlabelled},
+            ),
+            Example(
+                "With a threshold, the sum over confident rows is divided by all rows.",
+                streams,
+                settings={**ramp, "threshold": 0.7},
+                expected={"loss_unlabelled": -log(0.8) / 2, "mask_rate": 0.5},
+                learns={"unlabelled.view": (1,)},
+            ),
+        ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from sslrun.contracts import DataSpec, Encoder
+from sslrun.nn.example import Example
 from sslrun.nn.gather import all_sum
 from sslrun.nn.semi import WeakToStrong
 
@@ -17,8 +20,8 @@ class SoftMatch(WeakToStrong):
     of probabilities that are aligned to a uniform distribution over the classes; labels are the raw ones.
 
     Args:
-        sigmas: standard deviations of confidence at which the Gaussian's own is set is their inverse; the higher, the
-            less unsure rows weigh.
+        sigmas: n of the Gaussian, whose standard deviation is that of confidence divided by n; the higher n, the less
+            unsure rows weigh.
         decay: of the running mean, variance and distribution over classes, in [0, 1).
         unlabelled_weight: weight of the unlabelled term.
         ema: decay of the averaged network that is judged under `ema`, in [0, 1).
@@ -60,3 +63,59 @@ class SoftMatch(WeakToStrong):
         variance = all_sum((confidence - mean).square().sum()) / (count - 1).clamp_min(1)
         self.mean.lerp_(mean.to(self.mean), 1 - self.decay)
         self.variance.lerp_(variance.to(self.variance), 1 - self.decay)
+
+    @staticmethod
+    def examples() -> list[Example]:
+        log, exp = math.log, math.exp
+        labelled = {"weak": ((0.5, 0.5),), "y": (0,)}
+        half = exp(-1.5)
+        return [
+            Example(
+                "Below the mean confidence m, rows weigh exp(-(m - c)^2 / (2 v / n^2)), v the unbiased variance.",
+                {
+                    "labelled": labelled,
+                    "unlabelled": {
+                        "weak": ((0.9, 0.1), (0.1, 0.9), (0.6, 0.4), (0.4, 0.6)),  # alike in both classes
+                        "strong": ((0.7, 0.3), (0.4, 0.6), (0.5, 0.5), (0.8, 0.2)),
+                    },
+                },
+                # m = 0.75, v = 4 * 0.15^2 / 3 = 0.03: 0.15^2 / (0.06 / 4) = 1.5
+                settings={"decay": 0.0, "sigmas": 2.0, "unlabelled_weight": 2.0},
+                expected={
+                    "loss": log(2) - (log(0.7) + log(0.6) + half * log(0.5) + half * log(0.2)) / 2,
+                    "loss_unlabelled": -(log(0.7) + log(0.6) + half * log(0.5) + half * log(0.2)) / 4,
+                    "mask_rate": (1 + half) / 2,
+                },
+                learns={"unlabelled.strong": (0, 1, 2, 3)},
+            ),
+            Example(
+                "Weights are made of predictions aligned to equal classes, labels of the raw ones.",
+                {
+                    "labelled": labelled,
+                    "unlabelled": {
+                        "weak": ((0.9, 0.1), (0.9, 0.1), (0.55, 0.45)),
+                        "strong": ((0.7, 0.3), (0.7, 0.3), (0.6, 0.4)),
+                    },
+                },
+                # divided by the mean, 0.783 and 0.217, confidences are 0.71, 0.71 and 0.75, in the second class: the
+                # last row is the surest. With d between them, m - c = d / 3 and v = d^2 / 3: 2 (1/9) / (1/3) = 2/3
+                settings={"decay": 0.0, "sigmas": 2.0},
+                expected={
+                    "mask_rate": (2 * exp(-2 / 3) + 1) / 3,
+                    "loss_unlabelled": -(2 * exp(-2 / 3) * log(0.7) + log(0.6)) / 3,
+                },
+            ),
+            Example(
+                "The mean starts at 1 / K and the variance at 1, and both follow slowly.",
+                {
+                    "labelled": labelled,
+                    "unlabelled": {
+                        "weak": ((0.9, 0.1), (0.1, 0.9), (0.6, 0.4), (0.4, 0.6)),
+                        "strong": ((0.7, 0.3), (0.4, 0.6), (0.5, 0.5), (0.8, 0.2)),
+                    },
+                },
+                # m = 0.625, v = 0.515 and n = 10: 0.025^2 / (1.03 / 100)
+                settings={"decay": 0.5, "sigmas": 10.0},
+                expected={"mask_rate": (1 + exp(-0.0625 / 1.03)) / 2},
+            ),
+        ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from sslrun.contracts import Batch, DataSpec, Encoder
 from sslrun.nn.classifier import Classifier
+from sslrun.nn.example import Example
 
 
 class Supervised(Classifier):
@@ -29,3 +32,25 @@ class Supervised(Classifier):
         logits = self.head(encoder(batch["labelled"]["view"])).float()  # (B, K)
         loss = F.cross_entropy(logits, y, label_smoothing=self.smoothing)
         return {"loss": loss, "accuracy": (logits.argmax(1) == y).float().mean()}
+
+    @staticmethod
+    def examples() -> list[Example]:
+        log, rows = math.log, ((0.5, 0.25, 0.25), (0.2, 0.2, 0.6))
+        given = {
+            "streams": {"labelled": {"view": rows, "y": (0, 1)}},
+            "term": "loss",
+            "learns": {"labelled.view": (0, 1)},
+        }
+        return [
+            Example(
+                "Mean cross-entropy of the labelled rows.",
+                expected={"loss": -(log(0.5) + log(0.2)) / 2, "accuracy": 0.5},
+                **given,
+            ),
+            Example(
+                "Smoothing moves a share of the label to all classes alike, its own included.",
+                settings={"smoothing": 0.3},  # 0.7 + 0.1 of the label's class, 0.1 of each other one
+                expected={"loss": -(0.8 * log(0.5) + 0.2 * log(0.25) + 0.9 * log(0.2) + 0.1 * log(0.6)) / 2},
+                **given,
+            ),
+        ]

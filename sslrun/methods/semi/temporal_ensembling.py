@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sslrun.contracts import Batch, DataSpec, Encoder
+from sslrun.nn.example import Example
 from sslrun.nn.gather import gather
 from sslrun.nn.semi import SemiSupervised, hits
 
@@ -76,3 +78,30 @@ class TemporalEnsembling(SemiSupervised):
     def _remember(self, place: Tensor, p: Tensor) -> None:
         self.memory[place] = self.momentum * self.memory[place] + (1 - self.momentum) * p.to(self.memory)
         self.visits[place] += 1
+
+    @staticmethod
+    def examples() -> list[Example]:
+        log = math.log
+        labelled = {"view": ((0.7, 0.3),), "y": (1,)}
+        first = {"view": ((0.9, 0.1), (0.5, 0.5))}
+        second = {"view": ((0.7, 0.3),)}
+        now = {"view": ((0.6, 0.4), (0.2, 0.8), (0.3, 0.7))}
+        seen = [{"labelled": labelled, "unlabelled": u} for u in (first, second, now)]
+        # the first row has two guesses behind it: (0.6 * 0.4 * 0.9 + 0.4 * 0.7) / (1 - 0.36) = 0.775
+        # the second row has one, 0.5, and the third one has none
+        apart = (0.175**2 + 0.3**2) / 3  # alike in both classes
+        return [
+            Example(
+                "The mean of a sample's earlier guesses, divided by 1 - a^t, is its target; others count as 0.",
+                seen[2],
+                earlier=(seen[0], seen[1]),
+                settings={"momentum": 0.6, "unlabelled_weight": 3.0, "ramp": 0.4},
+                expected={"loss": -log(0.3) + 3 * apart, "loss_unlabelled": apart, "mask_rate": 2 / 3},
+                learns={"unlabelled.view": (0, 1)},
+            ),
+            Example(
+                "The first pass has no target, and no loss.",
+                seen[2],
+                expected={"loss": -log(0.3), "loss_unlabelled": 0.0},
+            ),
+        ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sslrun.contracts import DataSpec, Encoder
+from sslrun.nn.example import Example
 from sslrun.nn.semi import WeakToStrong, refuse_threshold
 
 SIGNALS = {  # share of training that is over -> how far the bar for labelled samples has risen, from 0 to 1
@@ -63,3 +66,38 @@ class UDA(WeakToStrong):
         bar = chance + (1 - chance) * SIGNALS[self.signal](self.done)
         counts = (loss.detach() > -torch.log(bar)).float()  # the probability of its class lies below the bar
         return (loss * counts).sum() / counts.sum().clamp_min(1)
+
+    @staticmethod
+    def examples() -> list[Example]:
+        log = math.log
+        streams = {
+            "labelled": {"weak": ((0.7, 0.2, 0.1), (0.2, 0.5, 0.3), (0.6, 0.3, 0.1)), "y": (0, 1, 1)},
+            "unlabelled": {
+                "weak": ((0.9, 0.05, 0.05), (0.7, 0.2, 0.1)),  # the second one, sharpened: 0.91
+                "strong": ((0.5, 0.3, 0.2), (0.1, 0.1, 0.8)),
+            },
+        }
+        sure, doubt = 0.81 / 0.815, 0.0025 / 0.815  # the first guess to the power of 1 / 0.5, as probabilities
+        divergence = sure * log(sure / 0.5) + doubt * log(doubt / 0.3) + doubt * log(doubt / 0.2)
+        return [
+            Example(
+                "KL divergence from the sharpened guess, of rows confident before sharpening, over all rows.",
+                streams,
+                settings={"threshold": 0.8, "temperature": 0.5, "unlabelled_weight": 2.0},
+                expected={
+                    "loss": -(log(0.7) + log(0.5) + log(0.3)) / 3 + divergence,
+                    "loss_unlabelled": divergence / 2,
+                    "mask_rate": 0.5,
+                },
+                learns={"unlabelled.strong": (0,)},
+            ),
+            Example(
+                "Half-way, labelled rows whose class is likelier than 1/3 + 2/3 * 1/2 are left out of their mean.",
+                streams,
+                settings={"signal": "linear"},
+                done=0.5,
+                expected={"loss_labelled": -(log(0.5) + log(0.3)) / 2},
+                term="loss_labelled",
+                learns={"labelled.weak": (1, 2)},
+            ),
+        ]
