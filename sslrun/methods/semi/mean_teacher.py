@@ -34,7 +34,7 @@ class MeanTeacher(SemiSupervised):
         ramp: float = 0.4,
         ema: float = 0.99,
         recipe: str = "strong",
-        recipe_teacher: str = "weak",
+        recipe_teacher: str = "strong",
     ):
         super().__init__(encoder, spec, unlabelled_weight, ema, ramp)
         both = {"student": recipe, "teacher": recipe_teacher}

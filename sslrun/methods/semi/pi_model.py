@@ -33,7 +33,7 @@ class PiModel(SemiSupervised):
         ramp: float = 0.4,
         ema: float = 0.99,
         recipe: str = "strong",
-        recipe_target: str = "weak",
+        recipe_target: str = "strong",
     ):
         super().__init__(encoder, spec, unlabelled_weight, ema, ramp)
         self.views = {"labelled": {"view": recipe}, "unlabelled": {"view": recipe, "target": recipe_target}}

@@ -18,14 +18,14 @@ class Rotation(Predict):
     resampling gives the answer away.
 
     Args:
-        recipe: augmentation before the turn.
+        recipe: augmentation before the turn; one that resamples hides the traces of JPEG, by which turns can be told.
     """
 
     modalities = ("image",)
     kind = "class"
     num_targets = 4
 
-    def __init__(self, encoder: Encoder, spec: DataSpec, recipe: str = "plain"):
+    def __init__(self, encoder: Encoder, spec: DataSpec, recipe: str = "crop_only"):
         super().__init__(encoder, spec)
         if spec.shape[1] != spec.shape[2]:
             raise ValueError(f"rotation needs square pictures, and these are {spec.shape[1]} x {spec.shape[2]}")
