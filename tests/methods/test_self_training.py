@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rounds import go_through, start, table
-from sklearn.datasets import load_digits
+from rounds import few_digits, go_through, start, table
 from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import SelfTrainingClassifier
 
@@ -20,17 +19,8 @@ def made(columns=2, classes=2, **settings):
     return SelfTraining(Identity(spec), spec, **settings)
 
 
-def few_digits(labels, rows=400):
-    bundle = load_digits()
-    x, truth = torch.from_numpy(bundle.data[:rows] / 16).float(), torch.from_numpy(bundle.target[:rows]).long()
-    y = truth.clone()
-    for c in range(10):
-        y[(truth == c).nonzero().squeeze(1)[labels // 10 :]] = -1
-    return x, y, truth
-
-
 def test_threshold_rule_is_scikit_learns():
-    x, y, _ = few_digits(50)
+    x, y, _ = few_digits(5)
     ours = made(64, 10, rule="threshold", threshold=0.75)
     encoder = start(ours, x, y)
     go_through(ours, encoder, x)
@@ -41,7 +31,9 @@ def test_threshold_rule_is_scikit_learns():
     labelled = reference.labeled_iter_ >= 0
     assert (ours.given.numpy() == np.where(labelled, reference.transduction_, -1)).all()
     assert (ours.since.numpy()[labelled] == reference.labeled_iter_[labelled]).all()
-    np.testing.assert_allclose(ours.predict(encoder, x), reference.predict_proba(z), atol=5e-3)  # rounds are solved to 1e-5
+    np.testing.assert_allclose(
+        ours.predict(encoder, x), reference.predict_proba(z), atol=5e-3
+    )  # rounds are solved to 1e-5
 
 
 @pytest.mark.parametrize(
@@ -77,7 +69,7 @@ def test_skewed_labels_set_skewed_quotas():
 
 
 def test_a_label_that_the_next_fit_denies_is_revoked():
-    x, y, _ = few_digits(50)
+    x, y, _ = few_digits(5)
     objective = made(64, 10)
     encoder = start(objective, x, y)
     go_through(objective, encoder, x, passes=1)
@@ -91,7 +83,7 @@ def test_a_label_that_the_next_fit_denies_is_revoked():
 
 
 def test_labelled_rows_are_never_accepted_again():
-    x, y, _ = few_digits(50)
+    x, y, _ = few_digits(5)
     objective = made(64, 10, per_round=50)
     encoder = start(objective, x, y)
     rounds = go_through(objective, encoder, x)
