@@ -56,15 +56,16 @@ class SelfTraining(Collected):
         self.register_buffer("weight", torch.zeros(k, encoder.dim, dtype=torch.float64))
         self.register_buffer("bias", torch.zeros(k, dtype=torch.float64))
 
-    def probabilities(self, z: Tensor) -> Tensor:
-        return (z @ self.weight.T + self.bias).softmax(1)  # (B, K)
+    def posteriors(self, z: Tensor) -> Tensor:
+        """Log probabilities of the classes (B, K), of scaled features (B, D)."""
+        return (z @ self.weight.T + self.bias).log_softmax(1)
 
     def round(self, z: Tensor) -> bool:
         fitted = self.given >= 0
         self.weight, self.bias = classifier(z[fitted], self.given[fitted], len(self.bias), self.strength)
-        p = self.probabilities(z)
-        self.loss = -p[fitted].gather(1, self.given[fitted].unsqueeze(1)).log().mean()
-        confidence, guess = p.max(1)  # (N,)
+        log_p = self.posteriors(z)
+        self.loss = -log_p[fitted].gather(1, self.given[fitted].unsqueeze(1)).mean()
+        confidence, guess = log_p.exp().max(1)  # (N,)
         wrong = (fitted & (self.y < 0) & (guess != self.given)).nonzero().squeeze(1)
         self.revoke(wrong)
         chosen = self.choose(confidence, guess, (self.given < 0) & (self.revoked < OFTEN))
@@ -82,4 +83,4 @@ class SelfTraining(Collected):
 
     def predict(self, encoder: Encoder, x: Any) -> Tensor:
         with torch.no_grad():
-            return self.probabilities(self.scaled(encoder(x))).float()
+            return self.posteriors(self.scaled(encoder(x))).exp().float()
