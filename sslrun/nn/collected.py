@@ -24,7 +24,7 @@ class Collected(Objective):
     a column that hardly varies would be noise if it were blown up.
 
     Args:
-        prior: expected shares of the classes, which quotas follow; null: those among the labels, one more of each.
+        prior: expected shares of the classes, which quotas follow; null: those that the first fit expects.
     """
 
     streams = ("labelled", "unlabelled")
@@ -39,9 +39,9 @@ class Collected(Objective):
         if prior is not None and (len(prior) != k or min(prior) <= 0):
             raise ValueError(
                 f"prior={list(prior)} must be {k} shares above 0, one for each class of data={spec.name}; "
-                "null takes those among the labels"
+                "null estimates them"
             )
-        self.classes, self.counted = spec.classes, prior is None
+        self.classes, self.estimated = spec.classes, prior is None
         shares = torch.tensor(list(prior or (1.0,) * k), dtype=torch.float64)
         self.register_buffer("prior", shares / shares.sum())
         self.register_buffer("origin", torch.zeros(encoder.dim, dtype=torch.float64))
@@ -66,9 +66,14 @@ class Collected(Objective):
         self.given = self.y.clone()
         self.since, self.revoked = torch.zeros_like(self.y), torch.zeros_like(self.y)
         self.confidence = (self.y >= 0).double()
-        if self.counted:
-            counts = torch.bincount(self.y[self.y >= 0], minlength=len(self.prior)).double() + 1
-            self.prior = counts / counts.sum()
+
+    def expect(self, p: Tensor) -> None:
+        """Takes the mean of the first fit's probabilities (N, K) for the prior, where none was given.
+
+        Labels are often drawn class by class, so that their shares say nothing.
+        """
+        if self.estimated and self.rounds == 1:
+            self.prior = p.mean(0)
 
     def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
         encoder.eval()

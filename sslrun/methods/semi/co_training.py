@@ -30,7 +30,7 @@ class CoTraining(Collected):
         pool: rows that are looked at in a round (paper: 75); it is refilled from the rest in a random order.
         per_round: rows for each class, view and round on average, in proportion to the prior.
         strength: C of the logistic regressions, above 0.
-        prior: expected shares of the classes; null: those among the labels, one more of each.
+        prior: expected shares of the classes; null: those that the first fit expects.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class CoTraining(Collected):
             self.weight[v].zero_()
             self.weight[v][:, mask], self.bias[v] = classifier(seen, self.given[fitted], len(self.prior), self.strength)
         log_p = self.posteriors(z)
+        self.expect(log_p.sum(0).softmax(1))
         self.loss = -log_p[:, fitted].gather(2, self.given[fitted].expand(2, -1).unsqueeze(2)).mean()
         free = self.order[(self.given < 0)[self.order]][: self.pool]
         rows, labels, confidence = self.agreed(log_p[:, free].exp())

@@ -29,7 +29,7 @@ class SelfTraining(Collected):
         per_round: rows for each class and round on average, in proportion to the prior.
         threshold: least confidence of a guess, in [0, 1).
         strength: C of the logistic regression, above 0.
-        prior: expected shares of the classes; null: those among the labels, one more of each.
+        prior: expected shares of the classes; null: those that the first fit expects.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class SelfTraining(Collected):
         fitted = self.given >= 0
         self.weight, self.bias = classifier(z[fitted], self.given[fitted], len(self.bias), self.strength)
         log_p = self.posteriors(z)
+        self.expect(log_p.exp())
         self.loss = -log_p[fitted].gather(1, self.given[fitted].unsqueeze(1)).mean()
         confidence, guess = log_p.exp().max(1)  # (N,)
         wrong = (fitted & (self.y < 0) & (guess != self.given)).nonzero().squeeze(1)
