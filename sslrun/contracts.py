@@ -154,6 +154,7 @@ class Objective(nn.Module):
     trivial: Callable[[Batch], dict[str, Tensor]] | None = None  # the dictionary of forward, without learning
     examples: Callable[[], list] | None = None  # hand-computed cases
     figure: Callable[[Encoder, Batch], dict[str, Any]] | None = None  # {name: (B, C, H, W) or (B, ...)} to look at
+    audit: Callable[[], list[dict[str, Any]]] | None = None  # how the model came about, as rows of a table
     ema_predict: Callable[[Encoder, Any], Tensor] | None = None  # predict by the averaged weights, where there are
 
     def __init__(self, encoder: Encoder, spec: DataSpec):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import inspect
-import io
 import json
 import math
 import platform
@@ -31,7 +29,7 @@ from sslrun.evaluate.scores import scores
 from sslrun.proxies import proxies
 from sslrun.record import figures, origin, summary
 from sslrun.record.encoder import save_encoder
-from sslrun.record.folder import RunFolder, write_atomically, write_json
+from sslrun.record.folder import RunFolder, write_json, write_table
 from sslrun.record.gallery import flat
 from sslrun.reference import reference, supervision_of, tuner
 from sslrun.schema import Config
@@ -132,6 +130,9 @@ def conclude(experiment: Any) -> dict[str, Any]:
     save_encoder(folder / "encoder", encoder, built.encoder_config, data.spec, learned)
     if predictions is not None:
         _write_predictions(folder, predictions, data, kind)
+    for name, objective in built.objectives.items():
+        if objective.audit is not None:
+            write_table(folder / f"audit_{name}.csv", objective.audit())
     if judged:
         pictures.features(gallery, splits, data, judge.parts, experiment.steps_done)
     _draw(experiment, judge, predictions if kind == "class" else None)
@@ -265,16 +266,13 @@ def _versions() -> dict[str, str]:
 
 
 def _write_predictions(folder: RunFolder, p: torch.Tensor, data: Any, kind: str) -> None:
-    test = data.open_test()
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["index", "label", "confidence"])
     names = data.spec.classes if kind == "class" else ()  # a cluster has a number only, also where there are K of them
-    for i, row in zip(test.index.tolist(), p, strict=True):
+    rows = []
+    for i, row in zip(data.open_test().index.tolist(), p, strict=True):
         best = int(row.argmax())
         label = "" if row.sum() == 0 else names[best] if best < len(names) else best
-        writer.writerow([i, label, f"{row[best]:.4f}"])
-    write_atomically(folder / "predictions.csv", text.getvalue().encode())
+        rows.append({"index": i, "label": label, "confidence": f"{row[best]:.4f}"})
+    write_table(folder / "predictions.csv", rows)
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from sslrun.contracts import DataSpec, Split
-from sslrun.evaluate.linear import Regression, linear, stratified
+from sslrun.evaluate.linear import linear
+from sslrun.nn.folds import stratified
+from sslrun.nn.regression import Regression
 
 SPEC = DataSpec("digits", "image", (1, 8, 8), 10)
 
@@ -168,13 +170,13 @@ def test_without_labels_there_is_nothing_to_score():
 
 def test_folds_are_even_and_stratified():
     labels = torch.arange(10).repeat_interleave(7)
-    fold = stratified(Split(None, labels, torch.arange(70)), 5)
+    fold = stratified(labels, torch.arange(70), 5)
     assert fold.bincount().tolist() == [14] * 5
     assert all(fold[labels == c].bincount(minlength=5).min() >= 1 for c in range(10))
 
 
 def test_large_data_in_float32_agrees_with_float64(monkeypatch):
-    from sslrun.evaluate import linear as module
+    from sslrun.nn import regression as module
 
     train, _, test = parts()
     regression = Regression(train.features, train.labels)
