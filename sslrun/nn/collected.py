@@ -110,6 +110,15 @@ class Collected(Objective):
         """Fits on what has a label so far, of scaled features (N, D), and labels more; false: nothing changed."""
         raise NotImplementedError
 
+    def quotas(self, total: int, guess: Tensor) -> list[int]:
+        """This round's rows of each class, `total` on average: over the rounds they add up to the prior's shares.
+
+        Where none of the guesses (n,) has a place, each class has one, since only rows that nobody takes end the run.
+        """
+        upto = [(total * r * self.prior + 0.5).floor() for r in (int(self.rounds), int(self.rounds) - 1)]
+        places = (upto[0] - upto[1]).long()
+        return (places if places[guess].any() else places.clamp_min(1)).tolist()
+
     def accept(self, rows: Tensor, labels: Tensor, confidence: Tensor) -> None:
         self.given[rows], self.confidence[rows], self.since[rows] = labels, confidence, self.rounds
 
@@ -141,15 +150,6 @@ def classifier(z: Tensor, labels: Tensor, num_classes: int, strength: float) -> 
     bias = torch.full((num_classes,), -torch.inf, dtype=torch.float64)
     weight[probe.classes], bias[probe.classes] = probe.weight.double(), probe.bias
     return weight.to(z.device), bias.to(z.device)
-
-
-def apportion(total: int, shares: Tensor) -> list[int]:
-    """`total` whole places in proportion to shares (K,) that sum to 1, by largest remainders; at least one each."""
-    exact = shares * total
-    places = exact.floor().long()
-    left = total - int(places.sum())
-    places[(places - exact).argsort(stable=True)[:left]] += 1
-    return places.clamp_min(1).tolist()
 
 
 def surest(confidence: Tensor, candidates: Tensor, most: int) -> Tensor:

@@ -38,6 +38,7 @@ def test_independent_views_teach_each_other():
 def test_what_the_views_agree_on_and_what_not():
     """Rows: both say 0; the first says 0, the second 1; the first alone is sure; nobody is sure."""
     objective = made(per_round=1, pool=4)
+    objective.rounds.fill_(1)
     first = torch.tensor([0.90, 0.95, 0.02, 0.55])  # of class 0
     second = torch.tensor([0.80, 0.01, 0.40, 0.45])
     p = torch.stack([torch.stack([v, 1 - v], 1) for v in (first, second)])
@@ -49,6 +50,7 @@ def test_what_the_views_agree_on_and_what_not():
 
 def test_a_row_that_both_choose_counts_once():
     objective = made(per_round=1, pool=4)
+    objective.rounds.fill_(1)
     v = torch.tensor([0.9, 0.1])
     p = torch.stack([v, 1 - v], 1).expand(2, -1, -1)
     rows, labels, _ = objective.agreed(p)
@@ -57,6 +59,7 @@ def test_a_row_that_both_choose_counts_once():
 
 def test_quotas_follow_the_prior():
     objective = made(per_round=2, pool=10, prior=[0.25, 0.75])
+    objective.rounds.fill_(1)
     v = torch.tensor([0.99, 0.98, 0.97, 0.05, 0.04, 0.03, 0.02])
     rows, labels, _ = objective.agreed(torch.stack([v, 1 - v], 1).expand(2, -1, -1))
     assert rows.tolist() == [0, 4, 5, 6] and labels.tolist() == [0, 1, 1, 1]

@@ -11,7 +11,6 @@ from sklearn.semi_supervised import SelfTrainingClassifier
 
 from sslrun.encoders.identity import Identity
 from sslrun.methods.semi.self_training import SelfTraining
-from sslrun.nn.collected import apportion
 
 
 def made(columns=2, classes=2, **settings):
@@ -41,16 +40,24 @@ def test_threshold_rule_is_scikit_learns():
 )
 def test_rules_choose_what_they_say(rule, expected):
     objective = made(rule=rule, per_round=2, threshold=0.55, prior=[0.25, 0.75])
+    objective.rounds.fill_(1)
     confidence = torch.tensor([0.6, 0.7, 0.75, 0.8, 0.9, 0.95, 0.5])
     guess = torch.tensor([0, 1, 1, 1, 1, 1, 0])
     free = torch.ones(7, dtype=torch.bool)
     assert set(objective.choose(confidence, guess, free).tolist()) == set(expected)
 
 
-def test_quotas_follow_the_prior():
-    assert apportion(10, torch.tensor([0.5, 0.5])) == [5, 5]
-    assert apportion(10, torch.tensor([0.94, 0.06])) == [9, 1] and apportion(4, torch.tensor([0.97, 0.03])) == [4, 1]
-    assert apportion(50, torch.full((10,), 0.1)) == [5] * 10 and sum(apportion(7, torch.tensor([0.4, 0.35, 0.25]))) == 7
+def test_quotas_add_up_to_the_prior():
+    objective, taken = made(prior=[0.97, 0.03]), []
+    for r in range(1, 101):
+        objective.rounds.fill_(r)
+        taken.append(objective.quotas(2, torch.tensor([0, 1])))
+    assert torch.tensor(taken).sum(0).tolist() == [194, 6] and max(map(sum, taken)) <= 3
+    objective.rounds.fill_(1)
+    assert objective.quotas(2, torch.tensor([0])) == [2, 0] and objective.quotas(2, torch.tensor([1])) == [2, 1]
+    even = made(classes=10)
+    even.rounds.fill_(7)
+    assert even.quotas(50, torch.arange(10)) == [5] * 10
 
 
 def test_quotas_are_skewed_where_the_data_are_though_labels_are_balanced():
@@ -66,7 +73,7 @@ def test_quotas_are_skewed_where_the_data_are_though_labels_are_balanced():
     go_through(objective, encoder, x, passes=1)
     assert objective.prior.tolist() == pytest.approx([0.95, 0.05], abs=0.08)
     taken = [int(((objective.since == 1) & (objective.given == c)).sum()) for c in (0, 1)]
-    assert taken == apportion(20, objective.prior) and taken[0] >= 17
+    assert taken == objective.quotas(20, truth) and taken[0] >= 17
     go_through(objective, encoder, x)
     assert (objective.given == truth).float().mean() > 0.99
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sslrun.contracts import DataSpec, Encoder
-from sslrun.nn.collected import Collected, apportion, classifier, surest
+from sslrun.nn.collected import Collected, classifier, surest
 from sslrun.rng import seed_of
 
 VIEWS = ("halves", "alternate", "random")
@@ -103,7 +103,7 @@ class CoTraining(Collected):
         """Rows of the pool that get a label (n), these labels and how sure it is, by posteriors (2, B, K)."""
         confidence, guess = p.max(2)  # (2, B)
         label = torch.full_like(guess, -1)
-        quotas = apportion(self.per_round * len(self.prior), self.prior)
+        quotas = self.quotas(self.per_round * len(self.prior), guess)
         for v in range(2):
             for c, most in enumerate(quotas):
                 label[v, surest(confidence[v], guess[v] == c, most)] = c

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sslrun.contracts import DataSpec, Encoder
-from sslrun.nn.collected import Collected, apportion, classifier, surest
+from sslrun.nn.collected import Collected, classifier, surest
 
 RULES = ("quota", "threshold", "top_k")
 OFTEN = 3  # a row that has lost its label so many times stays without one, or rounds might never end
@@ -78,7 +78,7 @@ class SelfTraining(Collected):
         free = free & (confidence >= self.threshold)
         total = self.per_round * len(self.prior)
         if self.rule == "quota":
-            quotas = enumerate(apportion(total, self.prior))
+            quotas = enumerate(self.quotas(total, guess[free]))
             return torch.cat([surest(confidence, free & (guess == c), most) for c, most in quotas])
         return surest(confidence, free, total if self.rule == "top_k" else len(free))
 
