@@ -21,7 +21,7 @@ SHAPES = {
     "image224": (3, 224, 224),
     "table": (6,),
 }
-NAMES = ["contrastive", "weak", "strong", "plain"]
+NAMES = ["contrastive", "weak", "strong", "crop_only", "plain"]
 
 
 def simclr():
@@ -50,10 +50,11 @@ def images(batch, channels=3, side=16):
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_file_has_the_same_recipes_and_they_run(name):
     conf = OmegaConf.load(CONF / f"{name}.yaml")
-    assert list(conf) == NAMES
+    names = [n for n in NAMES if len(SHAPES[name]) == 3 or n != "crop_only"]  # a row has nothing to crop
+    assert list(conf) == names
     batch = 2 if name == "image224" else 12
     x = torch.rand(batch, *SHAPES[name], generator=torch.Generator().manual_seed(0))
-    for key in NAMES:
+    for key in names:
         recipe = Recipe(list(instantiate(conf[key])))
         recipe.prepare(x)
         out = recipe(x, Rng(0, total=batch))
