@@ -105,7 +105,7 @@ def test_values_that_cannot_work(command, own_place, override, words):
 @pytest.mark.parametrize(
     "argv, words",
     [
-        (["method=rotation", "data=wine"], ["image", "table data", "denoising_autoencoder, entropy_minimisation"]),
+        (["method=rotation", "data=wine"], ["image", "table data", "denoising_autoencoder", "fixmatch"]),
         (["method=denoising_autoencoder"], ["table", "digits", "rotation"]),
         (["data=wine", "encoder=cnn"], ["Cnn", "image", "leave encoder= out"]),
         (["data=image_folder"], ["data.root is not set"]),
