@@ -67,9 +67,10 @@ class Built:
 
 
 def build_data(cfg: Any, recipes_used: set[str]) -> Data:
-    """The data set, its parts and the augmentation recipes that somebody reads."""
+    """The data set, which the methods have to read, its parts, and the augmentation recipes that somebody reads."""
     node = {k: v for k, v in cfg.data.items() if k not in MODULE_KEYS}
     source = make(node, "data")
+    refuse_misfits(cfg, source.spec)
     missing = sorted(recipes_used - set(cfg.augmentation))
     if missing:
         asked = [f"method.{m}.{k}=" for m, node in cfg.method.items() for k, v in node.items() if v == missing[0]]
@@ -163,7 +164,6 @@ def recipes_of(cfg: Any) -> set[str]:
 def build(cfg: Any) -> Built:
     """Everything an experiment needs, in the order in which each part depends on the one before."""
     data = build_data(cfg, recipes_of(cfg))
-    refuse_misfits(cfg, data.spec)
     if data.spec.normal and cfg.batch_size > len(data.train):
         data.notes.append(f"batch_size={cfg.batch_size} is more than one class has: {len(data.train)} is used")
         cfg.batch_size = len(data.train)
