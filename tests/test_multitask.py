@@ -133,7 +133,7 @@ def test_where_their_files_differ_the_last_named_wins_and_the_run_says_so(own_pl
 def test_tasks_of_other_recipes_get_views_of_their_own():
     overrides = ["method=[rotation,jigsaw,relative_patch]", "method.jigsaw.recipe=weak", "method.jigsaw.weight=0.5"]
     built = build(settings(*overrides, "encoder.width=4"))
-    assert views_of(built.objectives.values()) == {"all": {("view", "plain"), ("view", "weak")}}
+    assert views_of(built.objectives.values()) == {"all": {("view", "crop_only"), ("view", "plain"), ("view", "weak")}}
     assert built.weights == {"jigsaw": 0.5, "relative_patch": 1.0, "rotation": 1.0}
 
 
