@@ -57,7 +57,8 @@ def test_command_runs(command, trained, pictures, own_place, line):
         argv += ["seed=0", "labels=40"] if "experiment" in line else []  # a study with fewer jobs
         argv += ["method=denoising"] if "transfer" in line or "zoo" in line else []
         argv = [w for w in argv if "kmeans" not in w]  # has no width
-        argv += [s for s in SHORT if not ("weights" in line and s.startswith("encoder"))]
+        own = "weights" in line or "self_training" in line  # an encoder that has no width, or its own
+        argv += [s for s in SHORT if not (own and s.startswith("encoder"))]
         argv += ["encoder=cnn", "batch_size=16"] if "image_folder" in line else []
     said = command(*argv)
     assert said.status == 0, said.err
