@@ -73,9 +73,8 @@ def resolve(cfg: Any) -> Device:
     if wanted == "gpu" and devices > count:
         raise UserError(f"device.devices={devices} is more than the {count} GPUs of this machine.")
     if wanted == "gpu":
-        os.environ.setdefault(
-            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-        )  # read once; sums in one order, so that resume is exact
+        # read once; sums in one order, so that resume is exact
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads = cfg.device.threads or max(1, cores() // devices)
     if cfg.precision != "auto" and cfg.precision not in PRECISIONS:
         raise UserError(f"precision={cfg.precision} is unknown; choose one of auto, {', '.join(PRECISIONS)}.")

@@ -97,14 +97,16 @@ def fit(
     if device.world > 1:
         plugins.append(LayerSync())
     trains = any(p.requires_grad for p in learner.parameters())
+    # fp16 scales gradients, and fails where there are none
+    precision = "fp32" if device.precision == "fp16" and not trains else device.precision
+    # resume is exact; an operation that has no repeatable algorithm warns
+    repeats = "warn" if device.accelerator == "gpu" else None
     trainer = pl.Trainer(
         accelerator=device.accelerator,
         devices=device.devices,
         num_nodes=device.num_nodes,
         strategy=strategy(device),
-        precision=PRECISIONS[
-            device.precision if trains or device.precision != "fp16" else "fp32"
-        ],  # no gradient to scale
+        precision=PRECISIONS[precision],
         max_epochs=plan.epochs,
         max_steps=plan.steps,
         accumulate_grad_batches=plan.accumulate,
@@ -118,9 +120,7 @@ def fit(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         limit_val_batches=0,
-        deterministic="warn"
-        if device.accelerator == "gpu"
-        else None,  # resume is exact; an operation that is not warns
+        deterministic=repeats,
     )
     plan.loader.position = lambda: position(trainer, len(plan.loader))
     try:

@@ -19,7 +19,7 @@ class MeanTeacher(SemiSupervised):
     alone. The teacher normalises by its own batch, as in the authors' code; its buffers follow the student's.
 
     Args:
-        unlabelled_weight: weight of the mean over rows and classes; a hundred is a sum over 100 classes.
+        unlabelled_weight: weight of the mean over rows and classes.
         ramp: share of training during which that weight rises.
         ema: decay of the teacher, in [0, 1).
         recipe: augmentation of what the student sees; of the labelled samples too.
