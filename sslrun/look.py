@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from sslrun.beliefs import Beliefs, classifier, gradient_norms, unlabelled
 from sslrun.contracts import Split
 from sslrun.data.module import Data
 from sslrun.device import Device
@@ -22,12 +23,14 @@ BANK, QUERIES = 4096, 2048  # samples that a look reads at most: minutes matter,
 class Look:
     """Scalars of a learner on the validation part; draws depend on the sample, not on the step.
 
-    With `blind` no label is read.
+    With `blind` no label is read. `beliefs` are the classifier's at the last look, where there is one.
     """
 
     def __init__(self, data: Data, device: Device, blind: bool = False):
         self.data, self.device = data, device
         bank = data.sample(BANK)
+        self.unlabelled = unlabelled(data)
+        self.beliefs: Beliefs | None = None
         self.bank = bank[:0] if blind or data.spec.normal else bank[data.train.labels[bank] >= 0]
 
     def primary(self, learner: Learner) -> tuple[str, bool]:
@@ -51,17 +54,21 @@ class Look:
     @torch.no_grad()
     def __call__(self, learner: Learner) -> dict[str, float]:
         with evaluating(learner), alone():  # every process looks at all samples
-            values = self._losses(learner)
+            answers: list[tuple[torch.Tensor, torch.Tensor]] = []  # the classifier's probabilities, and labels
+            values = self._losses(learner, answers)
+            with self.device.mixed():
+                self.beliefs = self._believed(learner, answers)
             if self._trains(learner):
-                values |= self._features(learner)
+                values |= self._features(learner) | self._gradients(learner)
+            if self.beliefs is not None:
+                values |= self.beliefs.scalars()
         return values
 
-    def _losses(self, learner: Learner) -> dict[str, float]:
+    def _losses(self, learner: Learner, answers: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
         val = self.data.val
         if val is None:
             return {}
         sums: dict[str, list[tuple[float, int]]] = {}  # (value, rows) of each batch: the last one may be small
-        hits: list[torch.Tensor] = []
         streams = streams_of(learner.objectives.values())
         model = self._classifier(learner)
         with self.device.mixed():
@@ -80,8 +87,9 @@ class Look:
                         )
                 if model is not None:
                     stream = batch[streams[0]]
-                    guess = model.predict(learner.encoder, stream["x"]).argmax(1)
-                    hits.append((guess == stream["y"])[stream["y"] >= 0].float().cpu())
+                    known = stream["y"] >= 0
+                    p = model.predict(learner.encoder, stream["x"])[known]
+                    answers.append((p.float().cpu(), stream["y"][known].cpu()))
         means = {k: sum(v * n for v, n in parts) / sum(n for _, n in parts) for k, parts in sums.items()}
         for name in learner.objectives:
             trivial = means.pop(learner.called(name, "trivial"), None)
@@ -91,8 +99,34 @@ class Look:
             losses = {name: means[f"{name}/loss"] for name in learner.objectives if f"{name}/loss" in means}
             means["loss"] = float(learner.weighted(losses))
         values = {f"validation/{k}": v for k, v in means.items()}
+        hits = [p.argmax(1) == y for p, y in answers]
         if hits and len(torch.cat(hits)):
-            values["validation/classify_accuracy"] = torch.cat(hits).mean().item()
+            values["validation/classify_accuracy"] = torch.cat(hits).float().mean().item()
+        return values
+
+    def _believed(self, learner: Learner, answers: list[tuple[torch.Tensor, torch.Tensor]]) -> Beliefs | None:
+        found = classifier(learner.objectives)
+        if found is None or not (answers or len(self.unlabelled)):
+            return None
+        name, model = found
+        inputs = (self.data.train.inputs(rows, learner.device) for rows in self.unlabelled.split(512))
+        guesses = [model.predict(learner.encoder, x).float().cpu() for x in inputs]
+        none = (torch.zeros(0, len(model.prior)), torch.zeros(0, dtype=torch.long))
+        p, y = (torch.cat(parts) for parts in zip(none, *answers, strict=True))
+        return Beliefs(name, model.prior.cpu(), torch.cat([none[0], *guesses]), p, y)
+
+    def _gradients(self, learner: Learner) -> dict[str, float]:
+        """How strongly each loss term pulls at the encoder, on a validation batch."""
+        found, values = classifier(learner.objectives), {}
+        if found is None or self.data.val is None:
+            return values
+        name, objective = found
+        plan = next(self.data.validation(self.data.val, objective.streams, 256, 256))
+        batch = as_seen_by(objective, self.data.batch(plan, self.data.val, learner.views, learner.device))
+        if not bool((batch["labelled"]["y"] < 0).any()):
+            with self.device.mixed():
+                norms = gradient_norms(learner.encoder, objective, batch)
+            values = {f"gradient/{learner.called(name, term)}": norm for term, norm in norms.items()}
         return values
 
     def _features(self, learner: Learner) -> dict[str, float]:

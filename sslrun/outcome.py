@@ -18,14 +18,12 @@ from typing import Any
 
 import torch
 
-from sslrun import __version__, pictures
+from sslrun import __version__, pictures, predictions
 from sslrun.build import make
 from sslrun.catalogue import locate
 from sslrun.errors import UserError
 from sslrun.evaluate import features
-from sslrun.evaluate.cluster import cluster_scores, match
 from sslrun.evaluate.judge import Judge, blind
-from sslrun.evaluate.scores import scores
 from sslrun.proxies import proxies
 from sslrun.record import figures, origin, summary
 from sslrun.record.encoder import save_encoder
@@ -34,7 +32,7 @@ from sslrun.record.gallery import flat
 from sslrun.reference import reference, supervision_of, tuner
 from sslrun.schema import Config
 from sslrun.streams import as_seen_by
-from sslrun.verdict import harm_of, primary_of
+from sslrun.verdict import harm_of, last, primary_of
 
 UNHASHED = ("logger", "save_every", "traceback", "max_time")
 
@@ -90,7 +88,11 @@ def conclude(experiment: Any) -> dict[str, Any]:
         results["random"] = judge.score("random", judge.splits(experiment.random_encoder().eval()))
     if data.spec.shape:
         results["raw"] = judge.score("raw", judge.raw())
-    predictions, kind = _predictions(built, learner, judge, results)
+    found, predicted, kind = predictions.own(learner, judge)
+    results |= found
+    best = experiment.monitor and experiment.monitor.checkpoint()
+    if predictions.stepwise(built.objectives.values()):
+        results |= predictions.by_step(learner, judge, experiment.tail, best)
     for subject, found in [*proxies(experiment, judge).items(), *_task(built, learner, data).items()]:
         results[subject] = results.get(subject, {}) | found
     if supervision and cfg.reference and not blind(built.evaluators) and judge.parts["test"] is not None:
@@ -98,6 +100,8 @@ def conclude(experiment: Any) -> dict[str, Any]:
         results["supervised"] = reference(experiment, supervision, judge, wanted, used)
     results = {k: v for k, v in results.items() if v}
     primary = primary_of(results, sorted(budgets))
+    shown_by = int((judge.parts["val"].labels >= 0).sum()) if judge.parts["val"] else 0
+    chosen = predictions.protocol_of(results, experiment.monitor, cfg.eval.looks, shown_by)
     metrics = {
         "status": _status(health, experiment),
         "method": "+".join(built.objectives) or "none",
@@ -115,6 +119,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
         "world": device.world,
         "lr": experiment.lr,
         "steps": experiment.steps_done,
+        "warnings": list(experiment.advice.said.values()) if experiment.advice else [],
         "validation": experiment.monitor and experiment.monitor.found(),
         "wall_s": 0.0,  # below, with the pictures
         "training_s": round(trained_s, 2),
@@ -123,39 +128,41 @@ def conclude(experiment: Any) -> dict[str, Any]:
         "health": health,
         "primary": primary,
         "harm": harm_of(results, primary, cfg.labels if used else None, _scored(judge.parts["test"])),
-        "protocol": judge.protocol(),
+        "protocol": judge.protocol() | chosen,
         "results": results,
     }
     learned = {"data": data.fingerprint, "split_seed": cfg.split_seed, "test": data.test_digest, "labels": shown}
     save_encoder(folder / "encoder", encoder, built.encoder_config, data.spec, learned)
-    if predictions is not None:
-        _write_predictions(folder, predictions, data, kind)
+    if predicted is not None:
+        predictions.write(folder, predicted, data, kind)
     for name, objective in built.objectives.items():
         if objective.audit is not None:
             write_table(folder / f"audit_{name}.csv", objective.audit())
     if judged:
         pictures.features(gallery, splits, data, judge.parts, experiment.steps_done)
-    _draw(experiment, judge, predictions if kind == "class" else None)
-    own = {s: found for s, found in results.items() if s.split(":")[0] in ("trained", "model", "ema")}
+    _draw(experiment, judge, predicted if kind == "class" else None)
+    own = {s: found for s, found in results.items() if s.split(":")[0] in ("trained", "model", "ema") and last(s)}
     shown_to = {k for found in own.values() for k in found if "/accuracy" in k} | {primary}
     scalars = {f"test/{s}/{k}": v for s, found in own.items() for k, v in found.items() if k in shown_to}
     gallery.compare(_varied(experiment.plain), scalars, experiment.steps_done)
     metrics["wall_s"] = round(time.perf_counter() - experiment.began, 2)
     write_json(folder / "metrics.json", _plain(metrics))
+    if experiment.tail is not None:
+        experiment.tail.drop()
     summary.table(metrics, folder)
     return metrics
 
 
-def _draw(experiment: Any, judge: Judge, predictions: torch.Tensor | None) -> None:
+def _draw(experiment: Any, judge: Judge, predicted: torch.Tensor | None) -> None:
     """Curves, the methods' own tasks, and what the method's own classes confuse."""
     learner, gallery, step = experiment.learner, experiment.gallery, experiment.steps_done
     pictures.tasks(learner, gallery, step)
     if (experiment.folder / "metrics.csv").exists():
         gallery.show("curves", figures.curves(experiment.folder / "metrics.csv"), step)
-    if predictions is not None:
+    if predicted is not None:
         labels, name = judge.parts["test"].labels, "the method's own predictions"
         pictures.confusion(
-            gallery, "confusion", _guesses(predictions), labels, experiment.built.data, "test", name, step
+            gallery, "confusion", predictions.guesses(predicted), labels, experiment.built.data, "test", name, step
         )
 
 
@@ -168,47 +175,6 @@ def _varied(plain: dict[str, Any]) -> dict[str, Any]:
     nested = flat({k: plain[k] for k in ("method", "encoder", "optimizer")})
     own = {k: v for k, v in nested.items() if "._" not in k}
     return top | {"method": "+".join(plain["method"]) or "none"} | names | own
-
-
-def _predictions(built: Any, learner: Any, judge: Judge, results: dict) -> tuple[torch.Tensor | None, str | None]:
-    """Scores the method's own predictions on the test part as `model` and `ema`.
-
-    Returns one model's and what they are, `class` or `cluster`: of several methods the first that names classes.
-    """
-    test, found = judge.parts["test"], {}
-    if test is None:
-        return None, None
-    for name, objective in built.objectives.items():
-        subject = "model" if len(built.objectives) == 1 else f"model:{name}"
-        for suffix, predict in (("", objective.predict), ("ema", objective.ema_predict)):
-            if predict is None:
-                continue
-            p = judge.probabilities(lambda x, predict=predict: predict(learner.encoder, x), test)
-            found.setdefault(objective.predicts, p)
-            own = _own_scores(objective, predict, learner, p, judge)
-            results[subject if not suffix else subject.replace("model", "ema", 1)] = own
-    kind = next((k for k in ("class", "cluster") if k in found), None)
-    return found.get(kind), kind
-
-
-def _guesses(p: torch.Tensor) -> torch.Tensor:
-    """The likeliest class of each row (N, K); -1 where the method does not know."""
-    return torch.where(p.sum(1) > 0, p.argmax(1), -1)
-
-
-def _own_scores(objective: Any, predict: Any, learner: Any, p: torch.Tensor, judge: Judge) -> dict[str, float]:
-    test, train = judge.parts["test"], judge.parts["train"]
-    known = test.labels >= 0
-    guess = _guesses(p)
-    if objective.predicts == "class":
-        found = scores(guess[known], test.labels[known], judge.spec.num_classes) if known.any() else {}
-        return {f"classify/{k}": v for k, v in found.items()}
-    if not known.any() or judge.spec.normal:  # groups of one class are not held against the others
-        return {}
-    assigned = judge.probabilities(lambda x: predict(learner.encoder, x), train).argmax(1)
-    classes = judge.spec.num_classes
-    found = cluster_scores(guess, test.labels, classes, match(assigned, train.labels, p.shape[1], classes))
-    return {f"cluster/{k}": v for k, v in found.items()}
 
 
 def _task(built: Any, learner: Any, data: Any) -> dict[str, dict[str, float]]:
@@ -263,16 +229,6 @@ def _peak_rss_mb() -> float:
 def _versions() -> dict[str, str]:
     names = ("torch", "torchvision", "lightning", "hydra-core", "scikit-learn")
     return {"sslrun": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}
-
-
-def _write_predictions(folder: RunFolder, p: torch.Tensor, data: Any, kind: str) -> None:
-    names = data.spec.classes if kind == "class" else ()  # a cluster has a number only, also where there are K of them
-    rows = []
-    for i, row in zip(data.open_test().index.tolist(), p, strict=True):
-        best = int(row.argmax())
-        label = "" if row.sum() == 0 else names[best] if best < len(names) else best
-        rows.append({"index": i, "label": label, "confidence": f"{row[best]:.4f}"})
-    write_table(folder / "predictions.csv", rows)
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslrun.beliefs import Beliefs, bins
 from sslrun.contracts import DataSpec
 from sslrun.data.module import Data, Part
 from sslrun.evaluate.judge import Splits
@@ -49,6 +50,14 @@ def tasks(learner: Learner, gallery: Gallery, step: int) -> None:
             plan = next(data.validation(part, objective.streams, limit=SHOWN))
             batch = as_seen_by(objective, data.batch(plan, part, learner.views, learner.device))
             gallery.show(f"task_{name}", draw(objective.figure(learner.encoder, batch), data.spec), step)
+
+
+def beliefs(found: Beliefs | None, gallery: Gallery, spec: DataSpec, step: int) -> None:
+    """What the classifier guesses of unlabelled samples, against the prior, and how far to trust its confidence."""
+    if found is not None:
+        confidence, reliability = found.guesses.amax(1), bins(found.p, found.y)
+        picture = figures.beliefs(found.shares, found.prior, confidence, reliability, spec.classes)
+        gallery.show("beliefs", picture, step)
 
 
 def draw(values: dict[str, Tensor], spec: DataSpec) -> Picture | None:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sslrun import device as devices
 from sslrun import outcome, pictures
+from sslrun.advice import Advice
 from sslrun.build import Built, build, build_encoder, optimizer_factory, resolved
 from sslrun.compose import Runnable
 from sslrun.evaluate.judge import blind
@@ -22,11 +23,13 @@ from sslrun.fit import Plan, fit, loader_for, seconds
 from sslrun.forecast import forecast
 from sslrun.learner import Learner
 from sslrun.look import Look
+from sslrun.predictions import stepwise
 from sslrun.record import origin, summary
 from sslrun.record.bar import Progress
 from sslrun.record.callbacks import Curves, Keeper, Monitor, newest_checkpoint
 from sslrun.record.folder import RunFolder, write_json
 from sslrun.record.gallery import Gallery
+from sslrun.record.tail import Tail
 
 
 def run(cfg: DictConfig, folder: Path | str, overrides: Sequence[str] = (), resume: bool = False) -> dict[str, Any]:
@@ -84,6 +87,8 @@ class Experiment:
         self.lr: float | None = None
         self.curves: Curves | None = None
         self.monitor: Monitor | None = None
+        self.tail: Tail | None = None
+        self.advice: Advice | None = None
         self.gallery: Gallery | None = None  # on rank 0
         self.steps_done = 0
 
@@ -111,15 +116,17 @@ class Experiment:
             built.encoder.compile()
         self.curves = Curves(self.folder, self.plan.steps, self.gallery and self.gallery.logger)
         keeper = Keeper(self.folder, cfg.save_every, seconds(cfg.max_time))
-        look = Look(built.data, self.device, blind(built.evaluators))
+        self.look = look = Look(built.data, self.device, blind(built.evaluators))
         self.monitor = Monitor(self.folder, look, self.curves, cfg.eval.looks, *look.primary(self.learner), self._draw)
+        self.tail = Tail(self.folder, self.plan.steps if stepwise(built.objectives.values()) else 0)
         if checkpoint:
             self.curves.forget_after(outcome.step_of(checkpoint))
         if devices.rank() == 0:
             pictures.views(self.learner, self.gallery)
             summary.show(self, forecast(self.learner, loader, self.plan.steps, cfg.accumulate, self.device))
-        title = "+".join(built.objectives)
-        callbacks = [self.curves, self.monitor, Progress(title, self.plan.steps, self.folder), keeper]
+        progress = Progress("+".join(built.objectives), self.plan.steps, self.folder)
+        self.advice = Advice(look, len(loader), self.plan.steps, progress.say)
+        callbacks = [self.curves, self.monitor, self.tail, progress, self.advice, keeper]
         with keeper.listening():
             trainer = fit(
                 self.learner, self.plan, self.device, clip=cfg.clip, callbacks=callbacks, checkpoint=checkpoint
@@ -132,6 +139,7 @@ class Experiment:
 
     def _draw(self, learner: Learner, step: int) -> None:
         pictures.tasks(learner, self.gallery, step)
+        pictures.beliefs(self.look.beliefs, self.gallery, learner.data.spec, step)
 
     def random_encoder(self) -> Any:
         """The same encoder with the same first weights, untrained (also where the run started from others)."""

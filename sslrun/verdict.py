@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+MEDIAN, BEST = ":median20", ":best"  # subjects told by another step than the last, which is the plain one
+
 
 def primary_of(results: dict[str, dict[str, float]], budgets: list[int]) -> str | None:
     """A classifier's accuracy; else a probe at the middle budget, since few labels are the point; else kNN.
@@ -13,7 +15,7 @@ def primary_of(results: dict[str, dict[str, float]], budgets: list[int]) -> str 
     at = f"@{budgets[len(budgets) // 2]}" if budgets else ""
     probes = [f"linear{at}/accuracy", "linear/accuracy", f"layers{at}/best/accuracy", "layers/best/accuracy"]
     wanted = ("classify/accuracy", *probes, "knn/accuracy", "proxy/auroc", "cluster/nmi", "task/skill")
-    judged = {k for s, found in results.items() if s.split(":")[0] in ("model", "trained") for k in found}
+    judged = {k for s, found in results.items() if s.split(":")[0] in ("model", "trained") and last(s) for k in found}
     better_high = sorted(k for k in judged if not k.endswith(("loss", "inertia")))
     return next((k for k in wanted if k in judged), next(iter(better_high), None))
 
@@ -30,7 +32,7 @@ def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: i
         rivals.append(f"linear@{labels}/accuracy" if labels else "linear/accuracy")
     elif primary and primary.startswith("finetune"):
         rivals.append(primary.replace("finetune", "classify", 1))
-    by_subject = [(s.split(":")[0], found) for s, found in results.items()]
+    by_subject = [(s.split(":")[0], found) for s, found in results.items() if last(s)]
     own = [(found[primary], found) for s, found in by_subject if s in ("model", "ema", "trained") and primary in found]
     others = [
         (found[m], found)
@@ -46,3 +48,8 @@ def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: i
     if f"{primary}_low" in mine.keys() & theirs.keys():
         noise = max(found[f"{primary}_high"] - found[f"{primary}_low"] for found in (mine, theirs)) / 2
     return "unknown" if abs(ours - best) <= noise else ours < best
+
+
+def last(subject: str) -> bool:
+    """Whether it is told by the last step of training: the only one that no result has chosen."""
+    return not subject.endswith((MEDIAN, BEST))

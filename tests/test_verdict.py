@@ -37,6 +37,14 @@ def test_verdict_holds_the_method_against_the_best_other_row():
     assert verdict(0.7, subject="model:rotation") is False, "one of several methods"
 
 
+def test_what_another_step_would_have_told_decides_nothing():
+    lucky = {"model": {"classify/accuracy": 0.6}, "model:best": {"classify/accuracy": 0.9, "task/skill": 0.5}}
+    lucky["ema:median20"] = {"classify/accuracy": 0.9}
+    rivals = {"supervised": {"classify/accuracy": 0.8}}
+    assert harm_of(lucky | rivals, "classify/accuracy", 40, 400) is True
+    assert primary_of({"model": {}, "model:best": {"classify/accuracy": 0.9}}, []) is None
+
+
 def test_verdict_is_open_within_noise():
     # two standard errors of .5 among 400 samples are .05, among 100 they are .1
     assert verdict(0.54) == verdict(0.46) == "unknown"

@@ -61,6 +61,10 @@ class Progress(pl.Callback):
             left = spent / max(1, step - self._first) * (self.total - step)
             self._console.print(f"{self.title}: step {step} of {self.total}, about {left:.0f} s left", highlight=False)
 
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     @staticmethod
     def _step(trainer: pl.Trainer) -> int:
         return trainer.global_step or trainer.fit_loop.epoch_loop.total_batch_idx + 1

@@ -216,6 +216,10 @@ class Monitor(pl.Callback):
             return None
         return {"metric": self.primary, "best": self.best, "step": self.best_step, "larger": self.larger}
 
+    def checkpoint(self) -> Path | None:
+        """The checkpoint of the best value, where there was one."""
+        return self.path if self.best is not None and self.path.exists() else None
+
     def on_train_start(self, trainer: pl.Trainer, learner: Any) -> None:
         if self.looks and trainer.is_global_zero:  # a sweep that watches the curve has to know which one
             self.folder.set_status("running", judged={"metric": self.primary, "larger": self.larger})

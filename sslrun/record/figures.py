@@ -100,6 +100,43 @@ def confusion(predicted: Tensor, labels: Tensor, classes: Sequence[str], title: 
     return _array(figure)
 
 
+def beliefs(
+    shares: Tensor, prior: Tensor, confidence: Tensor, bins: tuple[Tensor, Tensor, Tensor], classes: Sequence[str]
+) -> Picture:
+    """Shares of guessed classes (K,) against the prior (K,), how sure guesses (N,) are, and accuracy by confidence.
+
+    `bins` are rows, mean confidence and accuracy of bins of confidence. Without a guess the first two are left out.
+    """
+    count, confident, right = (x.numpy() for x in bins)
+    panels = (2 if len(confidence) else 0) + (1 if count.sum() else 0)
+    figure = _figure(4.2 * max(panels, 1), 3.2)
+    if len(confidence):
+        axes = figure.add_subplot(1, panels, 1)
+        axes.bar(range(len(shares)), shares.numpy(), color="tab:blue", label="guessed")
+        axes.step([i - 0.5 for i in range(len(prior) + 1)], [*prior.tolist(), float(prior[-1])], where="post",
+                  color="black", lw=1, label="among the labels")  # fmt: skip
+        if len(classes) <= LABELS:
+            names = [c[:12] for c in classes]
+            axes.set_xticks(range(len(classes)), names, rotation=90 if max(map(len, names)) > 2 else 0, fontsize=7)
+        axes.set_ylim(top=1.25 * float(max(shares.max(), prior.max())))  # room for the legend
+        axes.set_title("classes guessed of unlabelled samples", fontsize=9)
+        axes.legend(fontsize=7)
+        axes = figure.add_subplot(1, panels, 2)
+        axes.hist(confidence.numpy(), bins=20, range=(0, 1), color="tab:blue")
+        axes.set_title("confidence of these guesses", fontsize=9)
+    if count.sum():
+        axes = figure.add_subplot(1, panels, panels)
+        there = count > 0
+        error = (count * abs(confident - right)).sum() / count.sum()
+        axes.plot([0, 1], [0, 1], color="0.7", lw=1)
+        axes.scatter(confident[there], right[there], s=8 + 150 * count[there] / count.sum(), color="tab:blue")
+        axes.set_title(f"validation: accuracy by confidence (error {error:.3f})", fontsize=9)
+        axes.set(xlim=(0, 1.03), ylim=(0, 1.03))
+    for axes in figure.axes:
+        axes.tick_params(labelsize=7)
+    return _array(figure)
+
+
 def scatter(points: np.ndarray, labels: Tensor, classes: Sequence[str], title: str) -> Picture:
     """Points (N, 2), coloured by class; unlabelled ones (-1) grey."""
     figure = _figure(6.4, 5.2)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sslrun.multitask import settled
+from sslrun.verdict import BEST, MEDIAN
 
 DETAIL = re.compile(r"balanced_accuracy|macro_f1|/stage\d+/|inertia|silhouette|_auroc|auroc_")  # left to metrics.json
 ROWS = ("trained", "random", "raw", "supervised", "model", "ema", "trivial")
@@ -23,6 +24,7 @@ MEANING = {
     "ema": "the same, averaged weights",
     "trivial": "no learning",
 }
+CHOSEN = {MEDIAN: "median of the last 20 evaluations", BEST: "at the best step on validation labels"}
 
 
 def console() -> Console:
@@ -142,4 +144,4 @@ def _meaning(subject: str, metrics: dict[str, Any]) -> str:
         rest = any(k.startswith(("classify", "cluster", "knn", "linear", "layers")) for k in found)
         own = {"random": "the same, untrained", "model": f"the method's own score{' and predictions' * rest}"}
         return own.get(kind, MEANING[kind])
-    return MEANING[kind]
+    return next((meaning for suffix, meaning in CHOSEN.items() if subject.endswith(suffix)), MEANING[kind])
