@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 
 from sslrun.look import Look
 
-WINDOW = 50  # steps at least, before an idle term is spoken of
+WINDOW = 50  # steps at least, before anything is spoken of
 EARLY = 0.2  # share of training in which guesses may still be all alike
 SINGLE = 0.95  # share of guesses that is called one class
 SHOWN = 5  # classes of a histogram
@@ -38,7 +38,7 @@ class Advice(pl.Callback):
                 self._tell(trainer, "idle", self._idle(learner, key))
             self._trusted = {}
         found = self.look.beliefs
-        if found is not None and len(found.guesses) and trainer.global_step > EARLY * self.total:
+        if found is not None and len(found.guesses) and trainer.global_step > max(WINDOW, EARLY * self.total):
             share, most = found.shares.max(0)
             if share >= SINGLE > found.prior.max():
                 self._tell(trainer, "single", self._single(learner, int(most)))

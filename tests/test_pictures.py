@@ -28,7 +28,7 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize(("run", "task"), [("image", "rotation"), ("table", "denoising_autoencoder")])
 def test_figures_of_a_run(runs, run, task):
     folder = runs / run / "figures"
-    wanted = {"views", "curves", "tsne", "confusion", "confusion_knn", f"task_{task}"}
+    wanted = {"beliefs", "views", "curves", "tsne", "confusion", "confusion_knn", f"task_{task}"}
     assert {p.stem for p in folder.iterdir()} == wanted
     for path in folder.iterdir():
         values = np.asarray(Image.open(path))
