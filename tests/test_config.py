@@ -44,6 +44,18 @@ def test_it_composes_and_fits_its_constructors(group, name):
         assert not unknown, f"{node['_target_']} has no {unknown}"
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml")))
+def test_an_experiment_composes_with_each_of_its_methods(name):
+    cfg, _ = compose([f"experiment={name}"])
+    over = OmegaConf.to_container(cfg)["sweep"]["over"]
+    for method in over.get("method", [None]):
+        cfg, _ = compose([f"experiment={name}", *([f"method={method}"] if method else [])])
+        found = OmegaConf.to_container(cfg)["method"]
+        assert len(found) == 1, "one method, not what is left of another"
+        node = next(iter(found.values()))
+        assert set(node) - {"_target_", "weight"} <= set(inspect.signature(locate(node["_target_"])).parameters)
+
+
 @pytest.mark.parametrize("group", ["method", "data"])
 def test_defaults_are_written_once(group):
     """A value in YAML that differs from the constructor's default carries a comment that says why or what."""
