@@ -22,7 +22,7 @@ from sslrun.evaluate.judge import needs_of
 from sslrun.nn.optim import scaled_lr, schedule
 from sslrun.record.encoder import load_state, read_config, read_learned
 from sslrun.rng import seed_of
-from sslrun.streams import views_of
+from sslrun.streams import streams_of, views_of
 
 SWEEP_KEYS = ("sweep", "launcher", "on_error")
 # the data module's, not the source's
@@ -161,14 +161,26 @@ def recipes_of(cfg: Any) -> set[str]:
     return used
 
 
+def shrink_batches(cfg: Any, data: Data, objectives: Mapping[str, Objective]) -> None:
+    """Data of fewer samples than a batch gets batches that it can fill, and the run says so."""
+    streams = streams_of(objectives.values())
+    pool, mu = (data.unlabelled, cfg.mu) if "unlabelled" in streams else (data.train, 1)
+    whole = any(o.whole_epochs for o in objectives.values())  # these take a last, shorter batch
+    if cfg.batch_size * mu > len(pool) >= mu and not whole:
+        times = f" times mu={mu}" if mu > 1 else ""
+        fitting = len(pool) // mu
+        data.notes.append(
+            f"batch_size={cfg.batch_size}{times} is more than the {len(pool)} samples: batch_size={fitting} is used"
+        )
+        cfg.batch_size = fitting
+
+
 def build(cfg: Any) -> Built:
     """Everything an experiment needs, in the order in which each part depends on the one before."""
     data = build_data(cfg, recipes_of(cfg))
-    if data.spec.normal and cfg.batch_size > len(data.train):
-        data.notes.append(f"batch_size={cfg.batch_size} is more than one class has: {len(data.train)} is used")
-        cfg.batch_size = len(data.train)
     encoder, config = build_encoder(cfg, data)
     objectives, weights = build_objectives(cfg, data, encoder)
+    shrink_batches(cfg, data, objectives)
     unknown = {r for v in views_of(objectives.values()).values() for _, r in v} - set(data.recipes)
     assert not unknown, f"recipes {unknown} are read but not named by a `recipe` key or a class's views"
     evaluators = {

@@ -1,6 +1,8 @@
 """What a run says at its end: which rows are comparable, and what it writes."""
 
 import csv
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,6 +92,14 @@ def test_without_labels_a_run_finishes_with_what_needs_none(unlabelled, tmp_path
 
 
 # Predictions
+
+
+def test_batches_that_few_samples_cannot_fill_are_made_smaller_and_that_is_said(command):
+    said = command("method=fixmatch", "data=iris", "eval=[knn]", "eval.looks=0", "reference=null", "steps=2",
+                   "hydra.run.dir=run", "logger=none", "device.threads=1")  # fmt: skip
+    assert said.status == 0 and "batch_size=32 times mu=4 is more than the 108 samples: batch_size=27" in said.out
+    settings = json.loads(Path("run/metrics.json").read_text())["settings"]
+    assert settings["batch_size"] == 27 and settings["mu"] == 4
 
 
 def test_cluster_methods_write_numbers_of_clusters(tmp_path):
