@@ -85,7 +85,6 @@ VALUES = [
     ("method.simclr.recipe=nope", "contrastive"),
     ("+method.simclr.foo=3", "foo"),
     ("encoder.width=-4", "encoder"),
-    ("batch_size=5000", "batch_size=1295 or less"),
     ("labels=5", "from 10 to 1295"),
     ("labels=99999", "from 10 to 1295"),
     ("teacher=run", "takes no teacher"),
