@@ -155,6 +155,9 @@ class Objective(nn.Module):
     examples: Callable[[], list] | None = None  # hand-computed cases
     figure: Callable[[Encoder, Batch], dict[str, Any]] | None = None  # {name: (B, C, H, W) or (B, ...)} to look at
     audit: Callable[[], list[dict[str, Any]]] | None = None  # how the model came about, as rows of a table
+    report: Callable[[], dict[str, Any]] | None = None  # how it was fitted, for the protocol; sentences under `notes`
+    # index (n,) of training rows without a label, and their probabilities (n, K), where a method solves for just these
+    transductive: Callable[[], tuple[Tensor, Tensor]] | None = None
     ema_predict: Callable[[Encoder, Any], Tensor] | None = None  # predict by the averaged weights, where there are
 
     def __init__(self, encoder: Encoder, spec: DataSpec):

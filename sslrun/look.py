@@ -11,6 +11,7 @@ from sslrun.data.module import Data
 from sslrun.device import Device
 from sslrun.evaluate import features
 from sslrun.evaluate.knn import knn
+from sslrun.evaluate.scores import guesses
 from sslrun.learner import Learner
 from sslrun.nn.gather import alone
 from sslrun.nn.modes import evaluating
@@ -80,7 +81,7 @@ class Look:
                         )
                 if model is not None:
                     stream = batch[streams[0]]
-                    guess = model.predict(learner.encoder, stream["x"]).argmax(1)
+                    guess = guesses(model.predict(learner.encoder, stream["x"]))
                     hits.append((guess == stream["y"])[stream["y"] >= 0].float().cpu())
         means = {k: sum(v * n for v, n in parts) / sum(n for _, n in parts) for k, parts in sums.items()}
         for name in learner.objectives:

@@ -25,7 +25,7 @@ from sslrun.errors import UserError
 from sslrun.evaluate import features
 from sslrun.evaluate.cluster import cluster_scores, match
 from sslrun.evaluate.judge import Judge, blind
-from sslrun.evaluate.scores import scores
+from sslrun.evaluate.scores import guesses, scores
 from sslrun.proxies import proxies
 from sslrun.record import figures, origin, summary
 from sslrun.record.encoder import save_encoder
@@ -123,7 +123,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
         "health": health,
         "primary": primary,
         "harm": harm_of(results, primary, cfg.labels if used else None, _scored(judge.parts["test"])),
-        "protocol": judge.protocol(),
+        "protocol": judge.protocol() | {n: o.report() for n, o in built.objectives.items() if o.report is not None},
         "results": results,
     }
     learned = {"data": data.fingerprint, "split_seed": cfg.split_seed, "test": data.test_digest, "labels": shown}
@@ -155,7 +155,7 @@ def _draw(experiment: Any, judge: Judge, predictions: torch.Tensor | None) -> No
     if predictions is not None:
         labels, name = judge.parts["test"].labels, "the method's own predictions"
         pictures.confusion(
-            gallery, "confusion", _guesses(predictions), labels, experiment.built.data, "test", name, step
+            gallery, "confusion", guesses(predictions), labels, experiment.built.data, "test", name, step
         )
 
 
@@ -191,24 +191,30 @@ def _predictions(built: Any, learner: Any, judge: Judge, results: dict) -> tuple
     return found.get(kind), kind
 
 
-def _guesses(p: torch.Tensor) -> torch.Tensor:
-    """The likeliest class of each row (N, K); -1 where the method does not know."""
-    return torch.where(p.sum(1) > 0, p.argmax(1), -1)
-
-
 def _own_scores(objective: Any, predict: Any, learner: Any, p: torch.Tensor, judge: Judge) -> dict[str, float]:
     test, train = judge.parts["test"], judge.parts["train"]
     known = test.labels >= 0
-    guess = _guesses(p)
+    guess = guesses(p)
     if objective.predicts == "class":
         found = scores(guess[known], test.labels[known], judge.spec.num_classes) if known.any() else {}
-        return {f"classify/{k}": v for k, v in found.items()}
+        return {f"classify/{k}": v for k, v in found.items()} | _transductive_scores(objective, train, judge.spec)
     if not known.any() or judge.spec.normal:  # groups of one class are not held against the others
         return {}
     assigned = judge.probabilities(lambda x: predict(learner.encoder, x), train).argmax(1)
     classes = judge.spec.num_classes
     found = cluster_scores(guess, test.labels, classes, match(assigned, train.labels, p.shape[1], classes))
     return {f"cluster/{k}": v for k, v in found.items()}
+
+
+def _transductive_scores(objective: Any, train: Any, spec: Any) -> dict[str, float]:
+    """The accuracy on the training rows whose labels were hidden, of a method that solves for these."""
+    if objective.transductive is None:
+        return {}
+    index, p = (values.cpu() for values in objective.transductive())
+    order = train.index.argsort()
+    labels = train.labels[order[torch.searchsorted(train.index[order], index)]]
+    found = scores(guesses(p), labels, spec.num_classes)
+    return {"classify/transductive_accuracy": found["accuracy"]} if found else {}
 
 
 def _task(built: Any, learner: Any, data: Any) -> dict[str, dict[str, float]]:

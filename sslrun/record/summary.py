@@ -91,7 +91,7 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("", no_wrap=True)
     for column in columns:
-        name = column.removesuffix("/accuracy").replace("/", " ")
+        name = column.removesuffix("/accuracy").removesuffix("_accuracy").replace("/", " ")
         grid.add_column(name + (" *" if column == metrics["primary"] else ""), justify="right")
     grid.add_column("", no_wrap=True)
     for subject in sorted(subjects, key=lambda s: ROWS.index(s.split(":")[0])):
@@ -107,6 +107,9 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
     if metrics["primary"]:
         out.print(f"\n* primary, on test samples: {verdict}")
     speed = f", {metrics['samples_per_s']:,.0f} samples/s" if metrics["samples_per_s"] else ""
+    for how in metrics["protocol"].values():
+        for note in how.get("notes", []):
+            out.print(f"note: {note}", markup=False)
     out.print(f"{metrics['status']} after {metrics['wall_s']:.0f} s{speed}; results in {short(folder.path)}")
 
 
