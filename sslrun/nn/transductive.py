@@ -85,9 +85,9 @@ class Transductive(Collected):
         known = y >= 0
         count, part = graph.components()
         reached = np.isin(part, part[known])
-        found = self.solve(graph, np.eye(len(self.classes))[y] * known[:, None], known | ~reached)
-        values = np.where(reached[:, None], found.values.clip(min=0), 0.0)
-        p = _normalised(self._balanced(_normalised(values), y))
+        found = self.solve(graph, np.eye(self.solved.shape[1])[y] * known[:, None], known | ~reached)
+        shares = np.bincount(y[known], minlength=self.solved.shape[1]) if self.prior == "labelled" else self.prior
+        p = probabilities(np.where(reached[:, None], found.values, 0.0), ~known, shares)
         self.solved = torch.from_numpy(p).to(self.solved)
         told = {"scale": graph.scale, "residual": found.residual, "iterations": found.iterations,
                 "edges": graph.weights.nnz // 2, "components": count, "unreached": (p.sum(1) == 0).sum()}  # fmt: skip
@@ -96,23 +96,13 @@ class Transductive(Collected):
         self.loss = -self.solved[self.y >= 0, self.y[self.y >= 0]].clamp_min(1e-12).log().mean()
         return False
 
-    def _balanced(self, p: np.ndarray, y: np.ndarray) -> np.ndarray:
-        if self.prior is None or not (y < 0).any():
-            return p
-        shares = np.bincount(y[y >= 0], minlength=p.shape[1]) if self.prior == "labelled" else np.array(self.prior)
-        mass = p[y < 0].sum(0)
-        return p * np.divide(shares / shares.sum(), mass, out=np.zeros_like(mass), where=mass > 0)
-
     def predict(self, encoder: Encoder, x: Any) -> Tensor:
         with torch.no_grad():
             f = encoder(x).to(self.features)
         if not self.done:
             return self.solved.new_zeros(len(f), self.solved.shape[1]).float()
         distance, place = nearest(self.features, self.k, f)  # (B, k) each
-        weight = torch.softmax(-distance / self.scale, 1)
-        p = (weight.unsqueeze(2) * self.solved[place]).sum(1)  # (B, K)
-        mass = p.sum(1, keepdim=True)
-        return (p / torch.where(mass > 0, mass, 1.0)).float()
+        return induced(self.solved, distance, place, self.scale).float()
 
     def transductive(self) -> tuple[Tensor, Tensor]:
         hidden = self.y < 0
@@ -142,6 +132,26 @@ class Transductive(Collected):
         if without:
             notes.append(f"no label of {', '.join(without)} was shown, so that it is never predicted")
         return told | ({"notes": notes} if notes else {})
+
+
+def probabilities(values: np.ndarray, hidden: np.ndarray, shares: Sequence[float] | np.ndarray | None) -> np.ndarray:
+    """Rows of sum 1 of solved values (N, K), whose classes have these shares (K,) of the mass of the rows hidden (N,).
+
+    Without shares masses stay as they come; a row of zeros stays one.
+    """
+    p = _normalised(values.clip(min=0))
+    if shares is None or not hidden.any():
+        return p
+    mass = p[hidden].sum(0)
+    return _normalised(p * np.divide(shares, mass, out=np.zeros_like(mass), where=mass > 0))
+
+
+def induced(p: Tensor, distance: Tensor, place: Tensor, scale: float | Tensor) -> Tensor:
+    """Probabilities (B, K) of samples by their nearest rows' p (N, K): squared distances and places, (B, k) each."""
+    weight = torch.softmax(-distance / scale, 1)
+    mean = (weight.unsqueeze(2) * p[place]).sum(1)  # (B, K)
+    mass = mean.sum(1, keepdim=True)
+    return mean / torch.where(mass > 0, mass, 1.0)
 
 
 def _normalised(values: np.ndarray) -> np.ndarray:

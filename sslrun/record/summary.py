@@ -12,7 +12,9 @@ from rich.table import Table
 
 from sslrun.multitask import settled
 
-DETAIL = re.compile(r"balanced_accuracy|macro_f1|/stage\d+/|inertia|silhouette|_auroc|auroc_")  # left to metrics.json
+DETAIL = re.compile(
+    r"balanced_accuracy|macro_f1|/stage\d+/|inertia|silhouette|_auroc|auroc_|graph\S*/transductive"
+)  # left to metrics.json
 ROWS = ("trained", "random", "raw", "supervised", "model", "ema", "trivial")
 MEANING = {
     "trained": "the trained encoder",
@@ -120,7 +122,7 @@ def _columns(results: dict[str, dict[str, float]]) -> list[str]:
         if subject == "supervised" and found:
             metrics = {k: v for k, v in metrics.items() if k in found}  # its own heads stay in metrics.json
         found += [k for k in metrics if k not in found and not DETAIL.search(k)]
-    kinds = ("classify", "knn", "linear", "layers", "finetune", "proxy", "cluster", "task")
+    kinds = ("classify", "knn", "linear", "layers", "finetune", "graph", "proxy", "cluster", "task")
     order = {k: i for i, k in enumerate(kinds)}
     return sorted(found, key=lambda k: order.get(k.split("/")[0].split("@")[0], len(kinds)))
 
