@@ -15,12 +15,14 @@ from sslrun.multitask import settled
 DETAIL = re.compile(
     r"balanced_accuracy|macro_f1|/stage\d+/|inertia|silhouette|_auroc|auroc_|graph\S*/transductive"
 )  # left to metrics.json
-ROWS = ("trained", "random", "raw", "supervised", "model", "ema", "trivial")
+ROWS = ("trained", "random", "raw", "supervised", "isolation_forest", "lof", "model", "ema", "trivial")
 MEANING = {
     "trained": "the trained encoder",
     "random": "the same encoder, untrained",
     "raw": "the inputs themselves",
     "supervised": "the same network, labels only",
+    "isolation_forest": "isolation forest of the inputs",
+    "lof": "local outlier factor of the inputs",
     "model": "the method's own predictions",
     "ema": "the same, averaged weights",
     "trivial": "no learning",
@@ -122,7 +124,7 @@ def _columns(results: dict[str, dict[str, float]]) -> list[str]:
         if subject == "supervised" and found:
             metrics = {k: v for k, v in metrics.items() if k in found}  # its own heads stay in metrics.json
         found += [k for k in metrics if k not in found and not DETAIL.search(k)]
-    kinds = ("classify", "knn", "linear", "layers", "finetune", "graph", "proxy", "cluster", "task")
+    kinds = ("classify", "knn", "linear", "layers", "finetune", "graph", "proxy", "anomaly", "cluster", "task")
     order = {k: i for i, k in enumerate(kinds)}
     return sorted(found, key=lambda k: order.get(k.split("/")[0].split("@")[0], len(kinds)))
 
@@ -133,7 +135,7 @@ def _cell(column: str, found: dict[str, float]) -> str:
         return "-"
     ends = [found.get(f"{column}_{end}") for end in ("low", "high")]
     between = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if None not in ends else ""
-    plain = column.endswith(("loss", "inertia", "skill", "silhouette", "nmi", "ari", "auroc"))
+    plain = column.endswith(("loss", "inertia", "skill", "silhouette", "nmi", "ari", "auroc", "average_precision"))
     return (f"{value:.3f}" if plain else f"{100 * value:.1f}") + between
 
 
@@ -143,7 +145,9 @@ def _meaning(subject: str, metrics: dict[str, Any]) -> str:
     how = metrics["protocol"].get("proxy", {}).get("subjects", {}).get(subject, {})
     if kind == "raw" and "scores" in how:
         return f"{MEANING[kind]}: {how['score']}, the best naive score on validation"
-    if any(k.startswith("proxy") for k in found):
+    if kind == "raw" and "anomaly/auroc" in found:
+        return f"{MEANING[kind]}: distance to the mean"
+    if any(k.startswith(("proxy", "anomaly")) for k in found):
         rest = any(k.startswith(("classify", "cluster", "knn", "linear", "layers")) for k in found)
         own = {"random": "the same, untrained", "model": f"the method's own score{' and predictions' * rest}"}
         return own.get(kind, MEANING[kind])

@@ -51,7 +51,7 @@ def number(run: Run, labels: str | None, metric: str | None, way: str = "linear"
     name = metric or wanted(run, labels, way)
     if name is None:
         return None
-    own = name.split("/")[0].split("@")[0] in ("classify", "cluster", "proxy", "task")
+    own = name.split("/")[0].split("@")[0] in ("anomaly", "classify", "cluster", "proxy", "task")
     subjects = ("ema", "model", "trained") if own else ("trained", "ema", "model")
     for subject, found in run.results(*subjects):
         if name in found:

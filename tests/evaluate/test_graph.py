@@ -91,8 +91,8 @@ def test_few_rows_and_no_labels_are_no_trouble():
 
 
 def test_joins_the_other_evaluators(command):
-    said = command("method=none", "eval=[knn,graph]", "encoder=identity", "eval.budgets=[10,100]", "logger=none", "reference=null",
-                   "device.threads=1")  # fmt: skip
+    said = command("method=none", "eval=[knn,graph]", "encoder=identity", "eval.budgets=[10,100]", "logger=none",
+                   "reference=null", "device.threads=1")  # fmt: skip
     assert said.status == 0 and "graph@10" in said.out, said.err
     (path,) = Path("outputs").rglob("metrics.json")
     metrics = json.loads(path.read_text())
