@@ -15,11 +15,13 @@ from sslrun.report.collect import Run
 
 OWN = "classify/accuracy"
 PROBE = re.compile(r"(?P<way>linear|finetune)(?:@(?P<labels>\d+))?/accuracy")
-REFERENCES = ("supervised", "random", "raw")
+REFERENCES = ("supervised", "random", "raw", "isolation_forest", "lof")
 MEANING = {
     "supervised": "same network, labels only",
     "random": "same encoder, untrained",
     "raw": "the inputs themselves",
+    "isolation_forest": "isolation forest of the inputs",
+    "lof": "local outlier factor of the inputs",
 }
 
 
