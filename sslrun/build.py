@@ -262,7 +262,7 @@ def resolved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     refuse_out_of_bounds(cfg)
     multitask.refuse(cfg.method, overrides)
     cfg.method = {name: cfg.method[name] for name in sorted(cfg.method)}  # nothing depends on the order of naming
-    for key in SWEEP_KEYS:
+    for key in (*SWEEP_KEYS, "image"):  # data has taken the latter
         cfg.pop(key, None)
     absolute_paths(cfg)
     if cfg.weights and any(o.startswith("encoder=") for o in overrides):
@@ -283,7 +283,7 @@ def _read_weights(cfg: Any) -> tuple[dict[str, Any], DataSpec, Path]:
 
 def absolute_paths(cfg: Any) -> None:
     """Makes the paths of a configuration independent of the folder it was typed in."""
-    for node, keys in ((cfg.data, ("root", "path", "test_path")), (cfg, ("weights", "teacher"))):
+    for node, keys in ((cfg.data, ("root", "path", "test_path", "mask")), (cfg, ("weights", "teacher"))):
         for key in keys:
             if node.get(key):
                 node[key] = str(Path(str(node[key])).expanduser().absolute())

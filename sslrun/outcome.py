@@ -152,6 +152,9 @@ def _draw(experiment: Any, judge: Judge, predictions: torch.Tensor | None) -> No
     pictures.tasks(learner, gallery, step)
     if (experiment.folder / "metrics.csv").exists():
         gallery.show("curves", figures.curves(experiment.folder / "metrics.csv"), step)
+    model = next((o for o in learner.objectives.values() if o.predict is not None), None)
+    if judge.data.raster is not None and model is not None:
+        pictures.segments(gallery, judge, lambda x: model.predict(learner.encoder, x), step)
     if predictions is not None:
         labels, name = judge.parts["test"].labels, "the method's own predictions"
         pictures.confusion(
