@@ -102,6 +102,8 @@ def refuse_out_of_bounds(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value is not None and not fits(value):
             raise UserError(f"{key}={value} does not work; it must be {wanted}.")
+    if cfg.get("image") is not None and cfg.data.get("path") != cfg.image:
+        raise UserError(f"image={cfg.image} would do nothing: data=pixels reads it, as experiment=segmentation does.")
     if cfg.data.val_fraction + cfg.data.test_fraction >= 1:
         raise UserError(
             f"data.val_fraction={cfg.data.val_fraction} and data.test_fraction={cfg.data.test_fraction} leave nothing "

@@ -199,7 +199,7 @@ def refuse_evaluators(cfg: Any, data: Data, evaluators: Mapping[str, Callable], 
     if data.spec.normal and judges:
         raise UserError(
             f"eval=[{','.join(judges)}] tells classes apart, and data.normal_class={cfg.data.normal_class} leaves "
-            "training no anomaly to learn that from; use eval=[proxy]."
+            "training no anomaly to learn that from; use eval=[proxy,anomaly]."
         )
     for name, evaluator in evaluators.items():
         if name not in judges:
@@ -274,7 +274,7 @@ def resolved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     refuse_out_of_bounds(cfg)
     multitask.refuse(cfg.method, overrides)
     cfg.method = {name: cfg.method[name] for name in sorted(cfg.method)}  # nothing depends on the order of naming
-    for key in SWEEP_KEYS:
+    for key in (*SWEEP_KEYS, "image"):  # data has taken the latter
         cfg.pop(key, None)
     absolute_paths(cfg)
     if cfg.weights and any(o.startswith("encoder=") for o in overrides):
@@ -295,7 +295,7 @@ def _read_weights(cfg: Any) -> tuple[dict[str, Any], DataSpec, Path]:
 
 def absolute_paths(cfg: Any) -> None:
     """Makes the paths of a configuration independent of the folder it was typed in."""
-    for node, keys in ((cfg.data, ("root", "path", "test_path")), (cfg, ("weights", "teacher"))):
+    for node, keys in ((cfg.data, ("root", "path", "test_path", "mask")), (cfg, ("weights", "teacher"))):
         for key in keys:
             if node.get(key):
                 node[key] = str(Path(str(node[key])).expanduser().absolute())

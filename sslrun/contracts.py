@@ -6,7 +6,7 @@ Letters in shape comments: B samples, N tokens, D features, K classes, C H W cha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,13 +23,14 @@ class Field:
     """One column of a table (or one channel of a series): its name, kind and size.
 
     `kind` is `numeric` or `categorical`; `size` is 1 for a number and the number of codes, 0 for missing included,
-    for a category, whose codes from 1 on stand for `values`.
+    for a category, whose codes from 1 on stand for `values`. `weight` is how much its standardised values count.
     """
 
     name: str
     kind: str = "numeric"
     size: int = 1
     values: tuple[str, ...] = ()
+    weight: float = field(default=1.0, repr=False)  # no part of what identifies a table
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,9 @@ class Objective(nn.Module):
     examples: Callable[[], list] | None = None  # hand-computed cases
     figure: Callable[[Encoder, Batch], dict[str, Any]] | None = None  # {name: (B, C, H, W) or (B, ...)} to look at
     audit: Callable[[], list[dict[str, Any]]] | None = None  # how the model came about, as rows of a table
+    report: Callable[[], dict[str, Any]] | None = None  # how it was fitted, for the protocol; sentences under `notes`
+    # index (n,) of training rows without a label, and their probabilities (n, K), where a method solves for just these
+    transductive: Callable[[], tuple[Tensor, Tensor]] | None = None
     ema_predict: Callable[[Encoder, Any], Tensor] | None = None  # predict by the averaged weights, where there are
 
     def __init__(self, encoder: Encoder, spec: DataSpec):

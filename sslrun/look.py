@@ -12,6 +12,7 @@ from sslrun.data.module import Data
 from sslrun.device import Device
 from sslrun.evaluate import features
 from sslrun.evaluate.knn import knn
+from sslrun.evaluate.scores import guesses
 from sslrun.learner import Learner
 from sslrun.nn.gather import alone
 from sslrun.nn.modes import evaluating
@@ -99,7 +100,7 @@ class Look:
             losses = {name: means[f"{name}/loss"] for name in learner.objectives if f"{name}/loss" in means}
             means["loss"] = float(learner.weighted(losses))
         values = {f"validation/{k}": v for k, v in means.items()}
-        hits = [p.argmax(1) == y for p, y in answers]
+        hits = [guesses(p) == y for p, y in answers]
         if hits and len(torch.cat(hits)):
             values["validation/classify_accuracy"] = torch.cat(hits).float().mean().item()
         return values
@@ -110,10 +111,10 @@ class Look:
             return None
         name, model = found
         inputs = (self.data.train.inputs(rows, learner.device) for rows in self.unlabelled.split(512))
-        guesses = [model.predict(learner.encoder, x).float().cpu() for x in inputs]
+        guessed = [model.predict(learner.encoder, x).float().cpu() for x in inputs]
         none = (torch.zeros(0, len(model.prior)), torch.zeros(0, dtype=torch.long))
         p, y = (torch.cat(parts) for parts in zip(none, *answers, strict=True))
-        return Beliefs(name, model.prior.cpu(), torch.cat([none[0], *guesses]), p, y)
+        return Beliefs(name, model.prior.cpu(), torch.cat([none[0], *guessed]), p, y)
 
     def _gradients(self, learner: Learner) -> dict[str, float]:
         """How strongly each loss term pulls at the encoder, on a validation batch."""

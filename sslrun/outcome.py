@@ -24,6 +24,7 @@ from sslrun.catalogue import locate
 from sslrun.errors import UserError
 from sslrun.evaluate import features
 from sslrun.evaluate.judge import Judge, blind
+from sslrun.evaluate.scores import guesses
 from sslrun.proxies import proxies
 from sslrun.record import figures, origin, summary
 from sslrun.record.encoder import save_encoder
@@ -128,7 +129,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
         "health": health,
         "primary": primary,
         "harm": harm_of(results, primary, cfg.labels if used else None, _scored(judge.parts["test"])),
-        "protocol": judge.protocol() | chosen,
+        "protocol": judge.protocol() | chosen | predictions.fitted(built.objectives),
         "results": results,
     }
     learned = {"data": data.fingerprint, "split_seed": cfg.split_seed, "test": data.test_digest, "labels": shown}
@@ -159,11 +160,12 @@ def _draw(experiment: Any, judge: Judge, predicted: torch.Tensor | None) -> None
     pictures.tasks(learner, gallery, step)
     if (experiment.folder / "metrics.csv").exists():
         gallery.show("curves", figures.curves(experiment.folder / "metrics.csv"), step)
+    model = next((o for o in learner.objectives.values() if o.predict is not None), None)
+    if judge.data.raster is not None and model is not None:
+        pictures.segments(gallery, judge, lambda x: model.predict(learner.encoder, x), step)
     if predicted is not None:
         labels, name = judge.parts["test"].labels, "the method's own predictions"
-        pictures.confusion(
-            gallery, "confusion", predictions.guesses(predicted), labels, experiment.built.data, "test", name, step
-        )
+        pictures.confusion(gallery, "confusion", guesses(predicted), labels, experiment.built.data, "test", name, step)
 
 
 def _varied(plain: dict[str, Any]) -> dict[str, Any]:

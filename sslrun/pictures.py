@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 from sslrun.beliefs import Beliefs, bins
 from sslrun.contracts import DataSpec
 from sslrun.data.module import Data, Part
-from sslrun.evaluate.judge import Splits
+from sslrun.evaluate.judge import Judge, Splits
 from sslrun.evaluate.knn import classify
+from sslrun.evaluate.scores import guesses
 from sslrun.learner import Learner
 from sslrun.nn.gather import alone
 from sslrun.nn.modes import evaluating
@@ -104,6 +106,17 @@ def confusion(
         return
     title = f"{data.name}, {part} samples, {who}; % of each class"
     gallery.show(name, figures.confusion(predicted.cpu(), labels.cpu(), data.spec.classes, title), step)
+
+
+def segments(gallery: Gallery, judge: Judge, predict: Callable[[Any], Tensor], step: int) -> None:
+    """The picture whose pixels the data are, beside the groups that the method makes of them."""
+    height, width = judge.data.raster
+    colour, group = torch.zeros(height * width, 3), torch.full((height * width,), -1)
+    for part in filter(None, judge.parts.values()):
+        colour[part.index] = part.inputs(torch.arange(len(part)))[:, :3]
+        group[part.index] = guesses(judge.probabilities(predict, part))
+    picture = figures.segments(colour.view(height, width, 3).numpy(), group.view(height, width).numpy())
+    gallery.show("segments", picture, step)
 
 
 def _spread(n: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sslrun.evaluate.cluster import cluster_scores, match
 from sslrun.evaluate.judge import Judge
-from sslrun.evaluate.scores import scores
+from sslrun.evaluate.scores import guesses, scores
 from sslrun.record.folder import RunFolder, write_table
 from sslrun.record.tail import LAST, Tail
 from sslrun.streams import classifies
@@ -75,6 +75,11 @@ def protocol_of(results: Scores, monitor: Any, looks: int, validation: int) -> d
     return {"classify": told} if len(told) > 1 else {}
 
 
+def fitted(objectives: Any) -> dict[str, Any]:
+    """How methods were fitted that have that to tell, by name."""
+    return {name: o.report() for name, o in objectives.items() if o.report is not None}
+
+
 def write(folder: RunFolder, p: Tensor, data: Any, kind: str) -> None:
     """`predictions.csv`: the label or cluster of each test sample, and how sure the method is of it."""
     names = data.spec.classes if kind == "class" else ()  # a cluster has a number only, also where there are K of them
@@ -86,11 +91,6 @@ def write(folder: RunFolder, p: Tensor, data: Any, kind: str) -> None:
     write_table(folder / "predictions.csv", rows)
 
 
-def guesses(p: Tensor) -> Tensor:
-    """The likeliest class of each row (N, K); -1 where the method does not know."""
-    return torch.where(p.sum(1) > 0, p.argmax(1), -1)
-
-
 def _models(learner: Any) -> Iterator[tuple[str, Any, Callable]]:
     """Each network that predicts: the subject that it is judged as, its objective, and the function."""
     alone = len(learner.objectives) == 1
@@ -98,6 +98,17 @@ def _models(learner: Any) -> Iterator[tuple[str, Any, Callable]]:
         for kind, predict in (("model", objective.predict), ("ema", objective.ema_predict)):
             if predict is not None:
                 yield kind if alone else f"{kind}:{name}", objective, predict
+
+
+def _transductive(objective: Any, train: Any, spec: Any) -> dict[str, float]:
+    """The accuracy on the training rows whose labels were hidden, of a method that solves for these."""
+    if objective.transductive is None:
+        return {}
+    index, p = (values.cpu() for values in objective.transductive())
+    order = train.index.argsort()
+    labels = train.labels[order[torch.searchsorted(train.index[order], index)]]
+    found = scores(guesses(p), labels, spec.num_classes)
+    return {"classify/transductive_accuracy": found["accuracy"]} if found else {}
 
 
 def _at(state: dict[str, Tensor], learner: Any, judge: Judge, subjects: set[str]) -> Scores:
@@ -111,7 +122,7 @@ def _scores(objective: Any, predict: Callable, learner: Any, p: Tensor, judge: J
     guess = guesses(p)
     if objective.predicts == "class":
         found = scores(guess[known], test.labels[known], judge.spec.num_classes) if known.any() else {}
-        return {f"classify/{k}": v for k, v in found.items()}
+        return {f"classify/{k}": v for k, v in found.items()} | _transductive(objective, train, judge.spec)
     if not known.any() or judge.spec.normal:  # groups of one class are not held against the others
         return {}
     assigned = judge.probabilities(lambda x: predict(learner.encoder, x), train).argmax(1)

@@ -35,7 +35,8 @@ def scores_of(objective: Objective, encoder: Encoder, data: Data, part: Part, de
 
 
 def proxies(experiment: Any, judge: Judge) -> dict[str, dict[str, float]]:
-    """What evaluators of scores say of each method, and under `random` of the same one before its first step."""
+    """What evaluators of scores say of each method, under `random` of the same one before its first step, and of the
+    detectors that they bring along."""
     if "scores" not in judge.needs or judge.parts["test"] is None:
         return {}
     learner, data, device = experiment.learner, experiment.built.data, experiment.device
@@ -50,4 +51,6 @@ def proxies(experiment: Any, judge: Judge) -> dict[str, dict[str, float]]:
             splits = judge.scored(name, lambda part, o=judged, e=network: scores_of(o, e, data, part, device))
             results[subject] = judge.score(subject, splits)
         encoder = encoder.cpu()
+    for subject, splits in judge.beside().items():
+        results[subject] = judge.score(subject, splits)
     return results

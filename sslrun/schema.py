@@ -40,6 +40,7 @@ class Config:
     logger: Any = field(default_factory=dict)
     sweep: Any = field(default_factory=dict)
     launcher: Any = field(default_factory=dict)
+    image: str | None = None
     reference: bool | None = True
     supervision: Any = field(default_factory=dict)
 

@@ -33,7 +33,7 @@ class Form:
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
 
-def _header(path: str) -> tuple[int, int, int, str, float]:
+def header(path: str) -> tuple[int, int, int, str, float]:
     """(channels, height, width, "u1" | "u2" | "f4", maximum of floats), without decoding a picture."""
     if path.lower().endswith(".npy"):
         array = _channels_first(np.load(path, mmap_mode="r", allow_pickle=False))
@@ -53,7 +53,7 @@ def common_form(paths: list[str], root: str, image_size: int | Sequence[int] | N
     heads, error = [], None
     for path in paths[:: max(1, -(-len(paths) // SAMPLE))]:
         try:
-            heads.append(_header(path))
+            heads.append(header(path))
         except Exception as problem:  # Pillow raises nearly anything on a broken file
             error = f"{path}: {problem}"
     if not heads:

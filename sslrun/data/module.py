@@ -76,7 +76,7 @@ class Data:
         recipes: Mapping[str, Any] | None = None,
     ):
         self.seed, self.split_seed, self.fingerprint, self.notes = seed, split_seed, source.fingerprint, source.notes
-        self.name, self.recipes = source.spec.name, dict(recipes or {})
+        self.name, self.recipes, self.raster = source.spec.name, dict(recipes or {}), source.raster
         self._parts = self._cut(source, val_fraction, test_fraction)
         self._test = self._parts.pop("test", None)
         self.train, self.val = self._parts["train"], self._parts.get("val")
@@ -171,6 +171,8 @@ class Data:
         centred = x - mean.view(1, -1, *(1,) * (x.dim() - 2))
         std = centred.square().nanmean(dims).sqrt()
         std = torch.where(std > 1e-6 * (mean.abs() + 1), std, torch.ones_like(std))  # constant: leave as it is
+        if spec.fields:
+            std = std / torch.tensor([column.weight for column in spec.fields]).double()
         mean = mean.nan_to_num(0.0)
         return dataclasses.replace(spec, mean=tuple(mean.tolist()), std=tuple(std.nan_to_num(1.0).tolist()))
 

@@ -102,7 +102,8 @@ class Part:
 class Source:
     """A data set before it is split: `spec` has no `mean` and `std` yet, for they belong to the training part.
 
-    `notes` are sentences for the user; `fingerprint` is SHA-256 over what defines the content.
+    `notes` are sentences for the user; `fingerprint` is SHA-256 over what defines the content. `raster` is the height
+    and width of the picture whose pixels the rows are, where they are.
     """
 
     spec: DataSpec
@@ -111,6 +112,7 @@ class Source:
     test: Part | None = None
     notes: list[str] = field(default_factory=list)
     fingerprint: str = ""
+    raster: tuple[int, int] | None = None
 
 
 def fingerprint(*items: Any) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from sslrun.contracts import DataSpec, Encoder, Split
 from sslrun.data.module import Data, Part
 from sslrun.evaluate import features
-from sslrun.evaluate.proxy import naive
+from sslrun.evaluate.proxy import naive, scaled
 
 Splits = dict[str, Split | None]
 
@@ -99,6 +99,21 @@ class Judge:
             part = self.parts[part_name]
             rows = part and torch.arange(len(part))
             splits[part_name] = part and self._split(part_name, part, rows, scores={name: score(part)})
+        return splits
+
+    def beside(self) -> dict[str, Splits]:
+        """Subjects that evaluators bring along to be scored beside methods: detectors of the inputs themselves."""
+        kinds = [getattr(getattr(e, "func", e), "beside", {}) for e in self.evaluators.values()]
+        detectors = {name: detector for found in kinds for name, detector in found.items()}
+        if not detectors:
+            return {}
+        raw = self.raw()
+        x = {name: scaled(raw[name].features, self.spec) for name in ("train", "test")}
+        splits: dict[str, Splits] = {}
+        for name, detector in detectors.items():
+            score = detector(x["train"], x["test"], self.data.seed)
+            test = self._split("test", self.parts["test"], torch.arange(len(score)), scores={name: score})
+            splits[name] = {"train": None, "val": None, "test": test}
         return splits
 
     def _split(self, name: str, part: Part, rows: Tensor, **fields: Any) -> Split:

@@ -162,16 +162,20 @@ def _area(above: Tensor, below: Tensor) -> Tensor:
     return (above * beaten).sum(1) / (above.sum(1) * below.sum(1))
 
 
-def naive(train: Tensor, inputs: Tensor, spec: DataSpec) -> dict[str, Tensor]:
-    """Scores of flattened inputs (N, D) that need no learning: norm, distance to the training mean, first component.
+def scaled(x: Tensor, spec: DataSpec) -> Tensor:
+    """Flattened inputs (N, D), columns (of pictures: channels) divided by their standard deviation in training.
 
-    Columns (of pictures: channels) are divided by their standard deviation in training first, or else those in large
-    units would count alone.
+    Or else those in large units would count alone.
     """
+    scale = torch.tensor(spec.std or (1.0,)).double().view(1, -1, 1)  # (1, C, 1)
+    return (x.double().view(len(x), scale.shape[1], -1) / scale).flatten(1)
+
+
+def naive(train: Tensor, inputs: Tensor, spec: DataSpec) -> dict[str, Tensor]:
+    """Scores of flattened inputs (N, D) that need no learning: norm, distance to the training mean, first component."""
     from sklearn.decomposition import PCA
 
-    scale = torch.tensor(spec.std or (1.0,)).double().view(1, -1, 1)  # (1, C, 1)
-    seen, asked = ((x.double().view(len(x), scale.shape[1], -1) / scale).flatten(1) for x in (train, inputs))
+    seen, asked = (scaled(x, spec) for x in (train, inputs))
     component = PCA(1, random_state=0).fit(seen.numpy())
     return {
         "norm": asked.norm(dim=1),

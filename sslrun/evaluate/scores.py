@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 
 
+def guesses(p: Tensor) -> Tensor:
+    """The likeliest class of each row of probabilities (N, K); -1 where a row of zeros says that it is not known."""
+    return torch.where(p.sum(1) > 0, p.argmax(1), -1)
+
+
 def scores(predicted: Tensor, labels: Tensor, num_classes: int) -> dict[str, float]:
     """Accuracy, balanced accuracy (mean recall) and macro F1 of predictions (N,) against labels (N,).
 

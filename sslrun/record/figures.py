@@ -17,6 +17,7 @@ from torch import Tensor
 Picture = np.ndarray  # (H, W, 3) uint8
 
 CELL = 64  # pixels that a small picture is enlarged to
+WIDE = 960  # that a small picture and its segments are together enlarged to
 PANELS = 18  # of curves
 LABELS = 20  # classes that colours and axes can still tell apart
 
@@ -57,6 +58,20 @@ def rgb(x: Tensor) -> Picture:
     x = x.detach().float().cpu().nan_to_num(0.0).clamp(0, 1)
     x = x.expand(3, -1, -1) if len(x) == 1 else torch.cat([x, torch.zeros_like(x[:1])])[:3]
     return (x.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+
+
+def segments(picture: np.ndarray, segment: np.ndarray) -> Picture:
+    """A picture (H, W, 3) in [0, 1], its segments (H, W), -1: unknown, in their mean colours, and in distinct ones."""
+    names, place = np.unique(segment, return_inverse=True)
+    place = place.reshape(segment.shape)
+    count = np.bincount(place.ravel(), minlength=len(names))
+    mean = np.stack([np.bincount(place.ravel(), picture[..., c].ravel(), len(names)) / count for c in range(3)], 1)
+    colours = np.array(
+        [_palette(len(names))[n % 20 % len(_palette(len(names)))] if n >= 0 else (0, 0, 0) for n in names]
+    )
+    gap = np.ones((len(picture), 4, 3))
+    whole = np.concatenate([picture, gap, mean[place], gap, colours[place]], 1)
+    return enlarge((whole.clip(0, 1) * 255).round().astype(np.uint8), WIDE)
 
 
 def enlarge(picture: Picture, cell: int = CELL) -> Picture:

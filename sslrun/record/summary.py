@@ -13,13 +13,17 @@ from rich.table import Table
 from sslrun.multitask import settled
 from sslrun.verdict import BEST, MEDIAN
 
-DETAIL = re.compile(r"balanced_accuracy|macro_f1|/stage\d+/|inertia|silhouette|_auroc|auroc_")  # left to metrics.json
-ROWS = ("trained", "random", "raw", "supervised", "model", "ema", "trivial")
+DETAIL = re.compile(
+    r"balanced_accuracy|macro_f1|/stage\d+/|inertia|silhouette|_auroc|auroc_|graph\S*/transductive"
+)  # left to metrics.json
+ROWS = ("trained", "random", "raw", "supervised", "isolation_forest", "lof", "model", "ema", "trivial")
 MEANING = {
     "trained": "the trained encoder",
     "random": "the same encoder, untrained",
     "raw": "the inputs themselves",
     "supervised": "the same network, labels only",
+    "isolation_forest": "isolation forest of the inputs",
+    "lof": "local outlier factor of the inputs",
     "model": "the method's own predictions",
     "ema": "the same, averaged weights",
     "trivial": "no learning",
@@ -93,7 +97,7 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("", no_wrap=True)
     for column in columns:
-        name = column.removesuffix("/accuracy").replace("/", " ")
+        name = column.removesuffix("/accuracy").removesuffix("_accuracy").replace("/", " ")
         grid.add_column(name + (" *" if column == metrics["primary"] else ""), justify="right")
     grid.add_column("", no_wrap=True)
     for subject in sorted(subjects, key=lambda s: ROWS.index(s.split(":")[0])):
@@ -109,6 +113,9 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
     if metrics["primary"]:
         out.print(f"\n* primary, on test samples: {verdict}")
     speed = f", {metrics['samples_per_s']:,.0f} samples/s" if metrics["samples_per_s"] else ""
+    for how in metrics["protocol"].values():
+        for note in how.get("notes", []):
+            out.print(f"note: {note}", markup=False)
     out.print(f"{metrics['status']} after {metrics['wall_s']:.0f} s{speed}; results in {short(folder.path)}")
 
 
@@ -119,7 +126,7 @@ def _columns(results: dict[str, dict[str, float]]) -> list[str]:
         if subject == "supervised" and found:
             metrics = {k: v for k, v in metrics.items() if k in found}  # its own heads stay in metrics.json
         found += [k for k in metrics if k not in found and not DETAIL.search(k)]
-    kinds = ("classify", "knn", "linear", "layers", "finetune", "proxy", "cluster", "task")
+    kinds = ("classify", "knn", "linear", "layers", "finetune", "graph", "proxy", "anomaly", "cluster", "task")
     order = {k: i for i, k in enumerate(kinds)}
     return sorted(found, key=lambda k: order.get(k.split("/")[0].split("@")[0], len(kinds)))
 
@@ -130,7 +137,7 @@ def _cell(column: str, found: dict[str, float]) -> str:
         return "-"
     ends = [found.get(f"{column}_{end}") for end in ("low", "high")]
     between = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if None not in ends else ""
-    plain = column.endswith(("loss", "inertia", "skill", "silhouette", "nmi", "ari", "auroc"))
+    plain = column.endswith(("loss", "inertia", "skill", "silhouette", "nmi", "ari", "auroc", "average_precision"))
     return (f"{value:.3f}" if plain else f"{100 * value:.1f}") + between
 
 
@@ -140,7 +147,9 @@ def _meaning(subject: str, metrics: dict[str, Any]) -> str:
     how = metrics["protocol"].get("proxy", {}).get("subjects", {}).get(subject, {})
     if kind == "raw" and "scores" in how:
         return f"{MEANING[kind]}: {how['score']}, the best naive score on validation"
-    if any(k.startswith("proxy") for k in found):
+    if kind == "raw" and "anomaly/auroc" in found:
+        return f"{MEANING[kind]}: distance to the mean"
+    if any(k.startswith(("proxy", "anomaly")) for k in found):
         rest = any(k.startswith(("classify", "cluster", "knn", "linear", "layers")) for k in found)
         own = {"random": "the same, untrained", "model": f"the method's own score{' and predictions' * rest}"}
         return own.get(kind, MEANING[kind])

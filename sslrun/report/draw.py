@@ -26,7 +26,13 @@ from sslrun.report.series import (
 )
 from sslrun.report.words import measure, order, percent
 
-GREYS = {"supervised": ("0.25", "--"), "random": ("0.45", ":"), "raw": ("0.6", "-.")}
+GREYS = {
+    "supervised": ("0.25", "--"),
+    "random": ("0.45", ":"),
+    "raw": ("0.6", "-."),
+    "isolation_forest": ("0.35", (0, (1, 1))),
+    "lof": ("0.55", (0, (5, 1))),
+}
 PANELS, BARS, SEEDS = 6, 30, 10  # of one figure; curves read for each line
 THUMBNAILS, SIDE = 24, 340  # of the contact sheet; pixels
 Drawn = tuple[str, bytes] | None

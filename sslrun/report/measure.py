@@ -15,11 +15,13 @@ from sslrun.report.collect import Run
 
 OWN = "classify/accuracy"
 PROBE = re.compile(r"(?P<way>linear|finetune)(?:@(?P<labels>\d+))?/accuracy")
-REFERENCES = ("supervised", "random", "raw")
+REFERENCES = ("supervised", "random", "raw", "isolation_forest", "lof")
 MEANING = {
     "supervised": "same network, labels only",
     "random": "same encoder, untrained",
     "raw": "the inputs themselves",
+    "isolation_forest": "isolation forest of the inputs",
+    "lof": "local outlier factor of the inputs",
 }
 
 
@@ -51,7 +53,7 @@ def number(run: Run, labels: str | None, metric: str | None, way: str = "linear"
     name = metric or wanted(run, labels, way)
     if name is None:
         return None
-    own = name.split("/")[0].split("@")[0] in ("classify", "cluster", "proxy", "task")
+    own = name.split("/")[0].split("@")[0] in ("anomaly", "classify", "cluster", "proxy", "task")
     subjects = ("ema", "model", "trained") if own else ("trained", "ema", "model")
     for subject, found in run.results(*subjects):
         if name in found:

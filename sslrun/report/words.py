@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sslrun.report.paired import Paired
 
-PLAIN = ("loss", "inertia", "skill", "silhouette", "nmi", "ari", "rmse", "mae", "r2", "auroc")  # not in per cent
+PLAIN = (
+    "loss",
+    "inertia",
+    "skill",
+    "silhouette",
+    "nmi",
+    "ari",
+    "rmse",
+    "mae",
+    "r2",
+    "auroc",
+    "average_precision",
+)  # not in per cent
 LOWER = ("loss", "inertia", "rmse", "mae")  # better when lower
 
 

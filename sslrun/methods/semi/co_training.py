@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from sslrun.contracts import DataSpec, Encoder
-from sslrun.nn.collected import Collected, classifier, surest
+from sslrun.nn.collected import Rounds, classifier, surest
 from sslrun.rng import seed_of
 
 VIEWS = ("halves", "alternate", "random")
 
 
-class CoTraining(Collected):
+class CoTraining(Rounds):
     """Logistic regressions on two views; each labels the rows of a pool that it is surest of, for both.
 
     Blum and Mitchell 1998, "Combining labeled and unlabeled data with co-training". A row that both choose and label
@@ -85,7 +85,7 @@ class CoTraining(Collected):
         """Log probabilities of the classes by each view, (2, B, K), of scaled features (B, D)."""
         return (z @ self.weight.transpose(1, 2) + self.bias.unsqueeze(1)).log_softmax(2)
 
-    def round(self, z: Tensor) -> bool:
+    def refit(self, z: Tensor) -> bool:
         fitted = self.given >= 0
         for v, mask in enumerate((self.first, ~self.first)):
             seen = z[fitted][:, mask]

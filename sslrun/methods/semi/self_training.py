@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from sslrun.contracts import DataSpec, Encoder
-from sslrun.nn.collected import Collected, classifier, surest
+from sslrun.nn.collected import Rounds, classifier, surest
 
 RULES = ("quota", "threshold", "top_k")
 OFTEN = 3  # a row that has lost its label so many times stays without one, or rounds might never end
 
 
-class SelfTraining(Collected):
+class SelfTraining(Rounds):
     """Logistic regression that takes its surest guesses for labels, round by round, each fit from scratch.
 
     Scudder 1965, "Probability of error of some adaptive pattern-recognition machines"; Yarowsky 1995, "Unsupervised
@@ -60,7 +60,7 @@ class SelfTraining(Collected):
         """Log probabilities of the classes (B, K), of scaled features (B, D)."""
         return (z @ self.weight.T + self.bias).log_softmax(1)
 
-    def round(self, z: Tensor) -> bool:
+    def refit(self, z: Tensor) -> bool:
         fitted = self.given >= 0
         self.weight, self.bias = classifier(z[fitted], self.given[fitted], len(self.bias), self.strength)
         log_p = self.posteriors(z)
