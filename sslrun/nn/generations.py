@@ -32,10 +32,11 @@ class Network(Frozen):
 class Generations(SemiSupervised):
     """A run in equal parts, one for each generation: a network starts from the first weights and learns from the last.
 
-    Furlanello et al. 2018, arXiv:1805.04770 (born-again networks). The first generation has labels alone to learn from,
-    or a teacher that was given; the network that each one ends with teaches the next. The learning rate starts anew with
-    each (`cycles`). The optimiser keeps its state: at the end of a course the rate is 0 or small and warms up again, so
-    that momentum of .9 is gone before it moves a weight by much; AdamW's second moments last for 1,000 steps.
+    Furlanello et al. 2018, arXiv:1805.04770 (born-again networks). The first generation has labels alone to learn
+    from, or a teacher that was given; the network that each one ends with teaches the next. The learning rate takes
+    its course anew with each (`cycles`). The optimiser keeps its state, which the methods' SGD forgets while the
+    learning rate warms up: a momentum of 0.9 within tens of steps. AdamW would take its second moment, of 1,000 steps,
+    from the end of the last generation, where gradients are small, and make long steps.
 
     A subclass writes `taught`. The student's view is called `student` in both streams.
 
@@ -87,3 +88,13 @@ class Generations(SemiSupervised):
             self.past.module.load_state_dict(student.state_dict())
             for network in (student, self.ema.module):
                 network.load_state_dict(self.first.module.state_dict())
+
+
+def frozen(objective: Generations, batch: Batch) -> str | None:
+    """What is wrong about the teacher of a method: a rule for `sslrun check`."""
+    teacher = objective.guide()
+    if teacher.predict(batch["unlabelled"]["student"]).requires_grad:
+        return "a gradient passes through the teacher"
+    if any(p.requires_grad for p in teacher.parameters()) or any(part.training for part in teacher.modules()):
+        return "the teacher is trained"
+    return None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sslrun.contracts import Batch, DataSpec, Encoder
 from sslrun.nn.example import Example
-from sslrun.nn.generations import Generations
+from sslrun.nn.generations import Generations, frozen
 from sslrun.nn.semi import hits
 
 
@@ -79,4 +79,41 @@ class Distillation(Generations):
 
     @staticmethod
     def examples() -> list[Example]:
-        return []
+        log = math.log
+        streams = {
+            "labelled": {"student": ((0.64, 0.36),), "y": (1,)},
+            "unlabelled": {"student": ((0.8, 0.2), (0.1, 0.9))},
+        }
+        settings = {"alpha": 0.75, "temperature": 2.0}
+        # the teacher doubles its logits, so that at T = 2 it has the probabilities above; the student has their square
+        # roots in proportion: 4/7 and 3/7, 2/3 and 1/3, 1/4 and 3/4
+        divergence = (
+            (0.64 * log(0.64 * 7 / 4) + 0.36 * log(0.36 * 7 / 3))
+            + (0.8 * log(0.8 * 3 / 2) + 0.2 * log(0.2 * 3))
+            + (0.1 * log(0.1 * 4) + 0.9 * log(0.9 * 4 / 3))
+        )
+        soft = 2**2 * divergence / 3
+        return [
+            Example(
+                "T^2 KL, summed over classes, is a mean over all rows; labels have the rest of the weight.",
+                streams,
+                averaged=2.0,
+                settings=settings,
+                expected={
+                    "loss": 0.25 * -log(0.36) + 0.75 * soft,
+                    "loss_labelled": -log(0.36),
+                    "loss_unlabelled": soft,
+                },
+                learns={"labelled.student": (0,), "unlabelled.student": (0, 1)},
+                rule=frozen,
+            ),
+            Example(
+                "Without a teacher the first generation learns from labels alone.",
+                streams,
+                done=0.3,
+                settings=settings,
+                expected={"loss": -log(0.36), "loss_unlabelled": 0.0},
+                term="loss",
+                learns={"labelled.student": (0,)},
+            ),
+        ]

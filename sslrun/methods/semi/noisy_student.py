@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sslrun.contracts import Batch, DataSpec, Encoder
 from sslrun.nn.example import Example
-from sslrun.nn.generations import Generations
+from sslrun.nn.generations import Generations, frozen
 from sslrun.nn.semi import hits, refuse_threshold
 
 
@@ -65,4 +65,39 @@ class NoisyStudent(Generations):
 
     @staticmethod
     def examples() -> list[Example]:
-        return []
+        log = math.log
+        streams = {
+            "labelled": {"student": ((0.7, 0.3),), "y": (1,)},
+            "unlabelled": {
+                "student": ((0.7, 0.3), (0.5, 0.5), (0.4, 0.6)),
+                "teacher": ((0.75, 0.25), (0.6, 0.4), (1 / 3, 2 / 3)),
+            },
+        }
+        settings = {"threshold": 0.75, "unlabelled_weight": 2.0}
+        # the teacher doubles its logits: 0.9 and 0.1, 0.36 / 0.52 and 0.16 / 0.52, which is unsure, 0.2 and 0.8
+        unlabelled = -(0.9 * log(0.7) + 0.1 * log(0.3) + 0.2 * log(0.4) + 0.8 * log(0.6)) / 3
+        return [
+            Example(
+                "Cross-entropy to the soft labels that the teacher is sure of, divided by all unlabelled rows.",
+                streams,
+                averaged=2.0,
+                settings=settings,
+                expected={
+                    "loss": -log(0.3) + 2 * unlabelled,
+                    "loss_labelled": -log(0.3),
+                    "loss_unlabelled": unlabelled,
+                    "mask_rate": 2 / 3,
+                },
+                learns={"unlabelled.student": (0, 2)},
+                rule=frozen,
+            ),
+            Example(
+                "The first teacher learns from labels alone.",
+                streams,
+                done=0.3,
+                settings=settings,
+                expected={"loss": -log(0.3), "loss_unlabelled": 0.0},
+                term="loss",
+                learns={"labelled.student": (0,)},
+            ),
+        ]
