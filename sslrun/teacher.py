@@ -74,15 +74,15 @@ def _refuse_other_data(run: str, theirs: DataSpec, ours: DataSpec) -> None:
     for what in ("modality", "shape", "num_classes", "classes", "fields"):
         a, b = getattr(theirs, what), getattr(ours, what)
         if a != b:
-            told = {"fields": "other columns"}.get(what, f"{what} {_shown(a)}, not {_shown(b)}")
+            told = "other columns than" if what == "fields" else f"{what} {_shown(a)}, not {_shown(b)} as in"
             raise UserError(
-                f"teacher={run} was trained on data={theirs.name} of {told} as in data={ours.name}; name a run on data "
-                "of the same shape and classes."
+                f"teacher={run} was trained on data={theirs.name} of {told} data={ours.name}; name a run on data of "
+                "the same shape and classes."
             )
 
 
 def _shown(value: Any) -> str:
-    return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def recalled(folder: RunFolder, cfg: Any, spec: DataSpec, encoder: Encoder) -> dict[str, Objective] | None:
