@@ -33,10 +33,8 @@ class Generations(SemiSupervised):
     """A run in equal parts, one for each generation: a network starts from the first weights and learns from the last.
 
     Furlanello et al. 2018, arXiv:1805.04770 (born-again networks). The first generation has labels alone to learn
-    from, or a teacher that was given; the network that each one ends with teaches the next. The learning rate takes
-    its course anew with each (`cycles`). The optimiser keeps its state, which the methods' SGD forgets while the
-    learning rate warms up: a momentum of 0.9 within tens of steps. AdamW would take its second moment, of 1,000 steps,
-    from the end of the last generation, where gradients are small, and make long steps.
+    from, or a teacher that was given; the network that each one ends with teaches the next. The optimiser and the
+    learning rate start anew with each (`cycles`).
 
     A subclass writes `taught`. The student's view is called `student` in both streams.
 
@@ -80,10 +78,10 @@ class Generations(SemiSupervised):
 
     def after_step(self, encoder: Encoder) -> None:
         step = int(self.ema.t)
-        number, first, _ = cycle_of(step, self.horizon, self.cycles)
+        first = cycle_of(step, self.horizon, self.cycles)[1]
         self.ema.decay = min(self.decay, 1 - 1 / (step - first + 2))  # warms up in each generation
         super().after_step(encoder)
-        if cycle_of(step + 1, self.horizon, self.cycles)[0] != number:
+        if cycle_of(step + 1, self.horizon, self.cycles)[1] == step + 1:
             student = nn.ModuleList([encoder, self.head])
             self.past.module.load_state_dict(student.state_dict())
             for network in (student, self.ema.module):
