@@ -4,6 +4,7 @@ import pytest
 import torch
 from batches import Linear, batch, draw, picture
 from torch import nn
+from worlds import device, train
 
 from sslrun.check.byhand import held_against
 from sslrun.methods.semi.distillation import Distillation
@@ -64,6 +65,12 @@ def test_the_last_generation_keeps_what_it_has_learned():
 def test_the_average_of_a_generation_knows_nothing_of_the_one_before():
     made, _, seen = trained(6, 8, generations=2, ema=0.99)
     torch.testing.assert_close(weights(made.ema.module), torch.stack([seen[0] - SHARE, *seen[:2]]).mean(0))
+
+
+def test_the_optimiser_starts_anew_with_each_generation():
+    arguments = ["method=distillation", "method.distillation.generations=2", "labels=20", "batch_size=16", "mu=1"]
+    done = train(arguments, device(), steps=5)  # of 3 and 2
+    assert {int(state["step"]) for state in done.trainer.optimizers[0].state.values()} == {2}
 
 
 def test_nobody_teaches_the_first_generation_unless_a_teacher_is_given():
