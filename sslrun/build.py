@@ -123,7 +123,7 @@ def refuse_misfits(cfg: Any, spec: Any) -> None:
         able = [name for name, entry in methods().items() if takes_teacher(entry["_target_"])]
         raise UserError(
             f"teacher={cfg.teacher} would do nothing: method={'+'.join(cfg.method) or 'none'} takes no teacher; "
-            + (f"these do: {', '.join(able)}." if able else "leave it out; weights=RUN starts from a run's encoder.")
+            f"these do: {', '.join(able)}; weights=RUN starts from a run's encoder."
         )
 
 
