@@ -33,8 +33,8 @@ class Generations(SemiSupervised):
     """A run in equal parts, one for each generation: a network starts from the first weights and learns from the last.
 
     Furlanello et al. 2018, arXiv:1805.04770 (born-again networks). The first generation has labels alone to learn
-    from, or a teacher that was given; the network that each one ends with teaches the next. The optimiser and the
-    learning rate start anew with each (`cycles`).
+    from, or a teacher that was given; the averaged network of each one, which fits the errors of its own teacher less
+    closely, teaches the next. The optimiser and the learning rate start anew with each (`cycles`).
 
     A subclass writes `taught`. The student's view is called `student` in both streams.
 
@@ -82,9 +82,8 @@ class Generations(SemiSupervised):
         self.ema.decay = min(self.decay, 1 - 1 / (step - first + 2))  # warms up in each generation
         super().after_step(encoder)
         if cycle_of(step + 1, self.horizon, self.cycles)[1] == step + 1:
-            student = nn.ModuleList([encoder, self.head])
-            self.past.module.load_state_dict(student.state_dict())
-            for network in (student, self.ema.module):
+            self.past.module.load_state_dict(self.ema.module.state_dict())
+            for network in (nn.ModuleList([encoder, self.head]), self.ema.module):
                 network.load_state_dict(self.first.module.state_dict())
 
 

@@ -46,11 +46,11 @@ def trained(steps, horizon, **settings):
 
 
 def test_each_generation_starts_from_the_first_weights_and_learns_from_the_last():
-    made, student, seen = trained(4, 10, generations=3)  # of 4, 3 and 3 steps
+    made, student, seen = trained(4, 10, generations=3, ema=0.0)  # of 4, 3 and 3 steps
     torch.testing.assert_close(weights(student), seen[0] - SHARE)
     assert torch.equal(weights(made.past), seen[3]) and made.guide() is made.past
     assert torch.equal(weights(made.ema.module), weights(student))
-    made, student, seen = trained(8, 10, generations=3)
+    made, student, seen = trained(8, 10, generations=3, ema=0.0)
     torch.testing.assert_close(seen[4], seen[0])
     assert torch.equal(weights(made.past), seen[6]) and torch.equal(weights(student), seen[7])
 
@@ -65,6 +65,11 @@ def test_the_last_generation_keeps_what_it_has_learned():
 def test_the_average_of_a_generation_knows_nothing_of_the_one_before():
     made, _, seen = trained(6, 8, generations=2, ema=0.99)
     torch.testing.assert_close(weights(made.ema.module), torch.stack([seen[0] - SHARE, *seen[:2]]).mean(0))
+
+
+def test_the_average_teaches():
+    made, _, seen = trained(2, 4, generations=2, ema=0.99)
+    torch.testing.assert_close(weights(made.past), torch.stack([seen[0] - SHARE, *seen]).mean(0))
 
 
 def test_the_optimiser_starts_anew_with_each_generation():

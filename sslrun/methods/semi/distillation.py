@@ -26,7 +26,7 @@ class Distillation(Generations):
         alpha: a, the soft term's share, above 0 and up to 1.
         temperature: T, above 0.
         generations: into how many parts the run is divided; null: 3, and with a teacher 1.
-        ema: decay of the averaged network that is judged under `ema` in [0, 1).
+        ema: decay of the averaged network, which is judged under `ema` and teaches the next generation, in [0, 1).
         recipe: augmentation of all samples.
         teacher: a module whose `predict(x)` are probabilities (B, K); a row of zeros teaches nothing.
     """

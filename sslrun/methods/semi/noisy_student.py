@@ -24,7 +24,7 @@ class NoisyStudent(Generations):
         threshold: confidence from which a pseudo-label counts, in (0, 1].
         unlabelled_weight: weight of the unlabelled term.
         generations: into how many rounds the run is divided, 2 or more.
-        ema: decay of the averaged network that is judged under `ema` in [0, 1).
+        ema: decay of the averaged network, which is judged under `ema` and teaches in the next round, in [0, 1).
         recipe: augmentation of what the student sees; of the labelled samples too.
         recipe_teacher: augmentation of what the teacher sees.
     """
