@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from sslrun import multitask
-from sslrun.bounds import refuse_out_of_bounds, refuse_types
+from sslrun.bounds import refuse_out_of_bounds
 from sslrun.catalogue import fitting, locate, methods
 from sslrun.contracts import DataSpec, Encoder, Objective, Unfit, UserError
 from sslrun.data.module import Data
 from sslrun.evaluate.judge import needs_of
+from sslrun.make import make
 from sslrun.nn.optim import scaled_lr, schedule
 from sslrun.record.encoder import load_state, read_config, read_learned
 from sslrun.rng import seed_of
 from sslrun.streams import streams_of, views_of
+from sslrun.teacher import takes_teacher, teacher_of
 
 SWEEP_KEYS = ("sweep", "launcher", "on_error")
 # the data module's, not the source's
 MODULE_KEYS = ("val_fraction", "test_fraction", "exclude_labelled", "normal_class")
 OPTIMIZER_KEYS = ("lr", "weight_decay", "lr_scaling", "reference_batch", "schedule", "warmup")
-
-
-def make(node: Mapping[str, Any], where: str, *args: Any, **kwargs: Any) -> Any:
-    """Calls the class or function that a node names; errors name the key.
-
-    Arguments are passed by a partial, so that Hydra does not turn them into configuration nodes.
-    """
-    refuse_types(locate(node["_target_"]), node, where)
-    try:
-        factory = instantiate(OmegaConf.create({**node, "_partial_": True}), _convert_="all")
-        return factory(*args, **kwargs)
-    except UserError:
-        raise
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, UserError):
-            raise cause from None
-        raise UserError(f"{where}: {cause or error}") from error
-    except TypeError as error:
-        hint = "; `sslrun --cfg job` shows the keys there are" if "keyword" in str(error) else ""
-        raise UserError(f"{where}: {error}{hint}.") from error
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"{where}: {error}.") from error
 
 
 @dataclass
@@ -63,7 +40,7 @@ class Built:
     objectives: dict[str, Objective]
     weights: dict[str, float]
     evaluators: dict[str, Callable]
-    labels_before: int = 0  # of this data, that the encoder of `weights` has learned from
+    labels_before: int = 0  # of this data, that the encoder of `weights` or the method of `teacher` has learned from
 
 
 def build_data(cfg: Any, recipes_used: set[str]) -> Data:
@@ -123,11 +100,13 @@ def build_encoder(cfg: Any, data: Data) -> tuple[Encoder, dict[str, Any]]:
 def build_objectives(cfg: Any, data: Data, encoder: Encoder) -> tuple[dict[str, Objective], dict[str, float]]:
     """The objectives by name, and the users' weights of their losses."""
     objectives, weights = {}, {}
+    teacher = teacher_of(cfg.teacher, data.spec) if cfg.teacher else None
     for name, node in sorted(cfg.method.items()):
         node = dict(node)
         weights[name] = float(node.pop("weight", 1.0))
+        given = {"teacher": teacher} if teacher is not None and takes_teacher(node["_target_"]) else {}
         torch.manual_seed(seed_of(cfg.seed, "objective", name))
-        objectives[name] = make(node, f"method.{name}", encoder, data.spec)
+        objectives[name] = make(node, f"method.{name}", encoder, data.spec, **given)
     return objectives, weights
 
 
@@ -140,16 +119,12 @@ def refuse_misfits(cfg: Any, spec: Any) -> None:
                 f"method={name} reads {' or '.join(accepted)} data, and data={spec.name} is {spec.modality} data; "
                 f"for {spec.modality} data: {', '.join(fitting(spec.modality))}."
             )
-    if cfg.teacher and not any(_takes_teacher(node["_target_"]) for node in cfg.method.values()):
-        able = [name for name, entry in methods().items() if _takes_teacher(entry["_target_"])]
+    if cfg.teacher and not any(takes_teacher(node["_target_"]) for node in cfg.method.values()):
+        able = [name for name, entry in methods().items() if takes_teacher(entry["_target_"])]
         raise UserError(
             f"teacher={cfg.teacher} would do nothing: method={'+'.join(cfg.method) or 'none'} takes no teacher; "
-            + (f"these do: {', '.join(able)}." if able else "leave it out; weights=RUN starts from a run's encoder.")
+            f"these do: {', '.join(able)}; weights=RUN starts from a run's encoder."
         )
-
-
-def _takes_teacher(target: str) -> bool:
-    return "teacher" in inspect.signature(locate(target)).parameters
 
 
 def recipes_of(cfg: Any) -> set[str]:
@@ -231,31 +206,36 @@ def refuse_scoreless(cfg: Any, data: Data, objectives: Mapping[str, Objective], 
 
 
 def labels_before(cfg: Any, data: Data) -> int:
-    """How many labels of this data the encoder of `weights` has learned from.
+    """How many labels of this data the encoder of `weights` or the run of `teacher` has learned from.
 
     Raises:
-        UserError: it has learned from samples that are this run's test part.
+        UserError: one of them has learned from samples that are this run's test part.
     """
-    learned = read_learned(cfg.weights) if cfg.weights else {}
-    if learned.get("data") != data.fingerprint:
-        return 0
-    if learned["test"] != data.test_digest:
-        raise UserError(
-            f"weights={cfg.weights} learned from samples that split_seed={cfg.split_seed} tests on; add "
-            f"split_seed={learned['split_seed']}, its own, and its data.test_fraction."
-        )
-    if learned["labels"]:
-        data.notes.append(f"the encoder of weights= has learned from {learned['labels']} labels already")
-    return int(learned["labels"])
+    before = 0
+    for key, what in (("weights", "the encoder of weights="), ("teacher", "the method of teacher=")):
+        learned = read_learned(cfg[key]) if cfg[key] else {}
+        if learned.get("data") != data.fingerprint:
+            continue
+        if learned["test"] != data.test_digest:
+            raise UserError(
+                f"{key}={cfg[key]} learned from samples that split_seed={cfg.split_seed} tests on; add "
+                f"split_seed={learned['split_seed']}, its own, and its data.test_fraction."
+            )
+        if learned["labels"]:
+            data.notes.append(f"{what} has learned from {learned['labels']} labels already")
+        before = max(before, int(learned["labels"]))
+    return before
 
 
-def optimizer_factory(node: Mapping[str, Any], lr: float | None, batch: int, steps: int) -> tuple[Callable, float]:
+def optimizer_factory(
+    node: Mapping[str, Any], lr: float | None, batch: int, steps: int, cycles: int = 1
+) -> tuple[Callable, float]:
     """`module -> (optimiser, step -> factor)` and the learning rate after scaling with the global batch."""
     settings = {k: node[k] for k in OPTIMIZER_KEYS}
     base = lr if lr is not None else settings["lr"]
     resolved = scaled_lr(base, batch, settings["reference_batch"], settings["lr_scaling"])
     rest = {k: v for k, v in node.items() if k not in OPTIMIZER_KEYS}
-    factor = schedule(settings["schedule"], round(settings["warmup"] * steps), steps)
+    factor = schedule(settings["schedule"], round(settings["warmup"] * steps / cycles), steps, cycles)
 
     def factory(module: torch.nn.Module) -> tuple[torch.optim.Optimizer, Callable[[int], float]]:
         return make(rest, "optimizer", module, lr=resolved, weight_decay=settings["weight_decay"]), factor

@@ -137,8 +137,9 @@ class Objective(nn.Module):
     Class attributes say what it reads: `modalities` (empty: any), `streams`, and `views`, a dictionary
     `{stream: {view name: recipe}}` that an instance may set from its hyperparameters. `trains` is false where no
     gradient reaches the encoder, which then stays frozen; `whole_epochs` is true where every sample must count once
-    per epoch, in a shorter last batch if need be. `predicts` names what `predict` returns: a class of the data
-    (`class`) or a group of its own making (`cluster`).
+    per epoch, in a shorter last batch if need be. `cycles` are the equal parts of a run at each of which training
+    starts anew, and the learning rate with it. `predicts` names what `predict` returns: a class of the data (`class`)
+    or a group of its own making (`cluster`).
     """
 
     modalities: tuple[str, ...] = ()
@@ -146,6 +147,7 @@ class Objective(nn.Module):
     views: dict[str, dict[str, str]] = {}
     trains: bool = True
     whole_epochs: bool = False
+    cycles: int = 1
     predicts: str = "class"
     horizon: int = 0  # optimiser steps that the run takes, known once training begins: what ramps are shares of
 

@@ -36,6 +36,7 @@ FALSE_ALARMS = (
     ".*isinstance.*",
     ".*broadcast_buffers.*",
     ".*GPU available but not used.*",
+    ".*in eval mode at the start of training.*",
 )
 
 

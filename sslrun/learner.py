@@ -15,6 +15,7 @@ from sslrun.contracts import Encoder, Objective, UserError
 from sslrun.data.module import Data
 from sslrun.data.plan import Plan
 from sslrun.nn.modes import untracked
+from sslrun.nn.optim import cycle_of
 from sslrun.rng import seed_of
 from sslrun.streams import as_seen_by, classifies, views_of
 
@@ -114,9 +115,12 @@ class Learner(pl.LightningModule):
             )
 
     def optimizer_step(self, epoch: int, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        step = self.global_step  # of this one, from 0
         super().optimizer_step(epoch, batch_idx, *args, **kwargs)
         for objective in self.objectives.values():
             objective.after_step(self.encoder)
+            if cycle_of(step + 1, objective.horizon, objective.cycles)[1] == step + 1:
+                self.trainer.optimizers[0].state.clear()  # moments of a network that is no more
             # here, since callbacks that save are called before the module's own hook of the epoch's end
             if batch_idx + 1 == self.trainer.num_training_batches:
                 objective.after_epoch(self.encoder)

@@ -108,8 +108,9 @@ class Experiment:
         loader = loader_for(built.data, built.objectives, cfg.batch_size, cfg.mu, self.device)
         self.plan = Plan.of(loader, cfg.epochs, cfg.steps, cfg.accumulate)
         size = cfg.batch_size * cfg.accumulate
+        cycles = max(o.cycles for o in built.objectives.values())
         self.learner.optimizer_factory, self.lr = optimizer_factory(
-            self.plain["optimizer"], cfg.lr, size, self.plan.steps
+            self.plain["optimizer"], cfg.lr, size, self.plan.steps, cycles
         )
         self.learner.prepare(loader.first())
         if cfg.compile:

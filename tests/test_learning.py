@@ -20,6 +20,8 @@ OTHER = {"colorization": "tinted"}  # methods that cannot read the world of thei
 LEAN = ["eval=[linear]", "eval.budgets=[40]", "logger=none", "device.threads=1", "reference=null", "labels=40"]
 SHORT = {  # the defaults, but shorter: as many steps as `sslrun` alone, or what is said here
     "fixmatch": ["reference=true"],
+    "distillation": ["reference=true"],
+    "noisy_student": ["reference=true"],
     "supervised": ["steps=600"],
     "kmeans": [],
     "self_training": [],
@@ -146,6 +148,13 @@ def test_fixmatch_gains_on_the_labels_alone(results):
     assert statistics.mean(averaged) >= 0.95, averaged
     assert statistics.mean(averaged) - statistics.mean(labels_alone) >= 0.02, (averaged, labels_alone)
     assert statistics.mean(averaged) > statistics.mean(last) - 0.01, f"the average lags behind: {averaged} {last}"
+
+
+@pytest.mark.parametrize("method", ("distillation", "noisy_student"))
+def test_students_gain_on_the_labels_alone(method, results):
+    """The averaged student, though the supervised network may train for as long as all generations together."""
+    gain = gains(results(method, "digits"), "ema", "supervised", "classify/accuracy")
+    assert statistics.mean(gain) > 0, gain
 
 
 def classical(method, labels, folder, *settings):

@@ -22,6 +22,8 @@ def watched(parts: Built, batch_size: int, mu: int, steps: int = 40) -> dict[str
     learner = Learner(parts.encoder, parts.objectives, parts.data)
     learner.prepare()
     learner.train()
+    for objective in parts.objectives.values():
+        objective.horizon = steps
     named = dict(learner.named_parameters())
     trainable = {k: p for k, p in named.items() if p.requires_grad}
     if not trainable:
@@ -47,11 +49,11 @@ def watched(parts: Built, batch_size: int, mu: int, steps: int = 40) -> dict[str
         torch.stack(whole).sum().backward()
         if step == 0:
             wrong += _reached(learner, named)
-        if not waiting and (step > 0 or not averages):
-            break
         optimizer.step()
         for objective in parts.objectives.values():
             objective.after_step(learner.encoder)
+        if not waiting and (step > 0 or not averages):
+            break
     wrong += [f"no gradient from {key}" for key in sorted(waiting or ())] if not wrong else []
     answers = {"alive": "; ".join(wrong) or None}
     if averages and step > 0:

@@ -32,3 +32,16 @@ def untracked(module: nn.Module) -> Iterator[None]:
     finally:
         for part in tracked:
             part.track_running_stats = True
+
+
+class Frozen(nn.Module):
+    """A network that is asked and no longer learns: without gradients, in eval mode whatever is trained around it.
+
+    A subclass calls `freeze` when its parts are there.
+    """
+
+    def freeze(self) -> None:
+        self.requires_grad_(False).train(False)
+
+    def train(self, mode: bool = True) -> Frozen:
+        return super().train(False)

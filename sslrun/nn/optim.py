@@ -118,8 +118,17 @@ class Lars(torch.optim.Optimizer):
         w.sub_(velocity, alpha=group["lr"])
 
 
-def schedule(kind: str, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
-    """The factor of the learning rate at each step, from 0 on.
+def cycle_of(step: int, steps: int, cycles: int) -> tuple[int, int, int]:
+    """Of the `cycles` equal parts of a run the one that a step is in: its number from 0, its first step and its end.
+
+    Steps after the run's end are in the last part.
+    """
+    number = max(min(step, steps - 1), 0) * cycles // max(steps, 1)
+    return number, -(-number * steps // cycles), -(-(number + 1) * steps // cycles)
+
+
+def schedule(kind: str, warmup_steps: int, total_steps: int, cycles: int = 1) -> Callable[[int], float]:
+    """The factor of the learning rate at each step, from 0 on; each of `cycles` equal parts of the run starts anew.
 
     Linear from 1 / (warmup_steps + 1) to 1, reached at step `warmup_steps`; then with p the share of the remaining
     steps done: `cosine` (1 + cos(pi p)) / 2, 0 at the end (Loshchilov and Hutter 2017); `constant` 1; `fixmatch`
@@ -134,9 +143,10 @@ def schedule(kind: str, warmup_steps: int, total_steps: int) -> Callable[[int], 
         raise UserError(f"optimizer.schedule={kind} is unknown; {', '.join(curves)} work.")
 
     def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        done = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
+        _, first, end = cycle_of(step, total_steps, cycles)
+        if step - first < warmup_steps:
+            return (step - first + 1) / (warmup_steps + 1)
+        done = (step - first - warmup_steps) / max(end - first - warmup_steps, 1)
         return curves[kind](min(done, 1.0))
 
     return factor

@@ -7,31 +7,20 @@ import io
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 
-from sslrun.build import make
 from sslrun.contracts import UserError
-from sslrun.record.callbacks import newest_checkpoint
-from sslrun.record.encoder import restore
 from sslrun.record.folder import write_atomically
 from sslrun.record.summary import console
+from sslrun.teacher import recalled
 from sslrun.verbs.inputs import open_inputs
 
 
 def main(argv: list[str]) -> None:
     opened = open_inputs(argv, "predict", "predictions_all.csv")
-    path = newest_checkpoint(opened.folder)
-    if path is None:
-        raise UserError(f"{opened.folder.path} has no checkpoint to predict with; `sslrun embed` gives its features.")
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     encoder = opened.encoder
-    restore(encoder, state, "encoder.")
-    able = {}
-    for name, node in OmegaConf.to_container(opened.cfg.method).items():
-        node.pop("weight", None)
-        objective = make(node, f"method.{name}", encoder, opened.spec)
-        restore(objective, state, f"objectives.{name}.")
-        able[name] = objective.eval()
+    able = recalled(opened.folder, opened.cfg, opened.spec, encoder)
+    if able is None:
+        raise UserError(f"{opened.folder.path} has no checkpoint to predict with; `sslrun embed` gives its features.")
     found = next((o for o in able.values() if o.predict is not None), None)
     if found is None:
         completing = next((o for o in able.values() if o.complete is not None), None)

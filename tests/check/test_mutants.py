@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from sslrun.catalogue import methods
 from sslrun.check import examine
 from sslrun.check.worlds import WORLDS
 from sslrun.methods.semi import mixmatch
+from sslrun.methods.semi.distillation import Distillation
 from sslrun.methods.semi.entropy_minimisation import EntropyMinimisation
 from sslrun.methods.semi.fixmatch import FixMatch
 from sslrun.methods.semi.mean_teacher import MeanTeacher
 from sslrun.methods.semi.mixmatch import MixMatch
+from sslrun.methods.semi.noisy_student import NoisyStudent
 from sslrun.methods.semi.pi_model import PiModel
 from sslrun.methods.semi.uda import UDA
 
@@ -133,6 +136,32 @@ class _(EntropyMinimisation):
         loss_u = -(softmax(u.detach(), 1) * torch.log_softmax(u, 1)).sum(1).mean()
         told = {k: v for k, v in out.items() if not k.startswith("loss")}
         return self.total(out["loss_labelled"], loss_u, **told)
+
+
+@planted("the divergence is a mean over classes too (torch's default)")
+class _(Distillation):
+    def divergence(self, logits, target):
+        return super().divergence(logits, target) / logits.shape[1]
+
+
+@planted("no T^2 before the divergence")
+class _(Distillation):
+    def divergence(self, logits, target):
+        return super().divergence(logits, target) / self.temperature**2
+
+
+@planted("the teacher is trained as well")
+class _(Distillation):
+    def __init__(self, encoder, spec, **settings):
+        super().__init__(encoder, spec, **settings)
+        self.past.requires_grad_(True)
+        self.past.predict = torch.enable_grad()(self.past.predict.__wrapped__.__get__(self.past))
+
+
+@planted("the teacher is the network itself")
+class _(NoisyStudent):
+    def taught(self, encoder, batch, teacher):
+        return super().taught(encoder, batch, SimpleNamespace(predict=lambda x: softmax(self.logits(encoder, x)[0], 1)))
 
 
 @planted("the average keeps its first weights")

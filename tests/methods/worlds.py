@@ -188,7 +188,8 @@ def train(
     loader = loader_for(parts.data, parts.objectives, cfg.batch_size, cfg.mu, on)
     plan = Plan.of(loader, epochs, steps, accumulate)
     node = OmegaConf.to_container(cfg.optimizer)
-    learner.optimizer_factory, _ = optimizer_factory(node, cfg.lr, cfg.batch_size * accumulate, plan.steps)
+    cycles = max(o.cycles for o in parts.objectives.values())
+    learner.optimizer_factory, _ = optimizer_factory(node, cfg.lr, cfg.batch_size * accumulate, plan.steps, cycles)
     learner.prepare(loader.first())
     watch = Watch(gradients)
     callbacks: list[pl.Callback] = [watch] if end is None else [watch, end]

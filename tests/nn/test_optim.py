@@ -6,7 +6,7 @@ from torch import nn
 
 from sslrun.contracts import DataSpec, UserError
 from sslrun.encoders.cnn import Cnn
-from sslrun.nn.optim import Lars, adamw, lars, parameter_groups, scaled_lr, schedule, sgd
+from sslrun.nn.optim import Lars, adamw, cycle_of, lars, parameter_groups, scaled_lr, schedule, sgd
 
 
 class Model(nn.Module):
@@ -108,6 +108,17 @@ def test_schedules():
     assert fixmatch(1000) == pytest.approx(0.195, abs=1e-3)
     with pytest.raises(UserError, match="cosine, constant, fixmatch"):
         schedule("step", 0, 10)
+
+
+def test_a_schedule_starts_anew_in_each_part_of_a_run():
+    parts = {0: (0, 0, 4), 3: (0, 0, 4), 4: (1, 4, 7), 6: (1, 4, 7), 7: (2, 7, 10), 9: (2, 7, 10), 10: (2, 7, 10)}
+    assert {step: cycle_of(step, 10, 3) for step in parts} == parts
+    factor, once = schedule("cosine", 1, 10, cycles=3), schedule("cosine", 1, 4)
+    assert [factor(step) for step in range(4)] == [once(step) for step in range(4)]
+    assert [factor(step) for step in (4, 7)] == [0.5, 0.5] and [factor(step) for step in (5, 8)] == [1, 1]
+    assert factor(9) == pytest.approx(0.5) and factor(10) == pytest.approx(0) and factor(99) == pytest.approx(0)
+    assert [cycle_of(step, 2, 3)[1] for step in range(3)] == [0, 1, 1]  # more parts than steps
+    assert cycle_of(0, 0, 3)[0] == 0
 
 
 def test_scaled_learning_rate():
