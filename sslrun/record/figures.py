@@ -38,18 +38,19 @@ def grid(rows: dict[str, Tensor], captions: Sequence[str] = (), heading: str = "
     side = max(max(c.shape[0], c.shape[1]) for row in cells.values() for c in row)
     text, gap = 8 * max(map(len, [*cells, heading])) + 8, 3
     columns = max(map(len, cells.values()))
+    wide = max(side, 6 * max(map(len, captions), default=0) + 4)  # of a column
     top = 14 if captions else 0
-    out = np.full((top + len(cells) * (side + gap), text + columns * (side + gap), 3), 255, np.uint8)
+    out = np.full((top + len(cells) * (side + gap), text + columns * (wide + gap), 3), 255, np.uint8)
     canvas = Image.fromarray(out)
     draw = ImageDraw.Draw(canvas)
     for i, (name, row) in enumerate(cells.items()):
         y = top + i * (side + gap)
         draw.text((4, y + side // 2 - 6), name, fill="black")
         for j, cell in enumerate(row):
-            canvas.paste(Image.fromarray(cell), (text + j * (side + gap), y))
+            canvas.paste(Image.fromarray(cell), (text + j * (wide + gap), y))
     draw.text((4, 1), heading, fill="black")
     for j, caption in enumerate(captions):
-        draw.text((text + j * (side + gap) + 2, 1), caption[: side // 6], fill="black")
+        draw.text((text + j * (wide + gap) + 2, 1), caption, fill="black")
     return np.asarray(canvas)
 
 
