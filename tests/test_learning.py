@@ -28,6 +28,8 @@ SHORT = {  # the defaults, but shorter: as many steps as `sslrun` alone, or what
     "em_naive_bayes": [],
     "em_gaussian": [],
     "co_training": [],
+    "label_propagation": [],
+    "label_spreading": [],
 }
 
 
@@ -177,6 +179,14 @@ def test_self_training_gains_on_its_labels_and_never_harms(labels, tmp_path):
     assert mean > -0.01, (ours, labels_alone)
     if labels == 10:
         assert mean >= 0.08 and mean - reach > 0, (ours, labels_alone)
+
+
+@pytest.mark.parametrize("method", ("label_propagation", "label_spreading"))
+@pytest.mark.parametrize("labels", (10, 40))
+def test_labels_spread_further_than_a_probe_of_them(method, labels, tmp_path):
+    ours, labels_alone = classical(method, labels, tmp_path)
+    gain, (mean, reach) = statistics.mean(ours), interval([a - b for a, b in zip(ours, labels_alone, strict=True)])
+    assert gain >= {10: 0.82, 40: 0.92}[labels] and mean - reach > 0, (ours, labels_alone)
 
 
 @pytest.mark.parametrize("method", ("em_naive_bayes", "em_gaussian"))
