@@ -155,6 +155,9 @@ class Objective(nn.Module):
     examples: Callable[[], list] | None = None  # hand-computed cases
     figure: Callable[[Encoder, Batch], dict[str, Any]] | None = None  # {name: (B, C, H, W) or (B, ...)} to look at
     audit: Callable[[], list[dict[str, Any]]] | None = None  # how the model came about, as rows of a table
+    chart: Callable[[], dict[str, dict[float, float]]] | None = None  # the same as curves by name, {x: y}
+    facts: Callable[[], dict[str, float]] | None = None  # numbers about the fitted model itself
+    remarks: Callable[[], list[str]] | None = None  # what a reader of its results has to know, in sentences
     ema_predict: Callable[[Encoder, Any], Tensor] | None = None  # predict by the averaged weights, where there are
 
     def __init__(self, encoder: Encoder, spec: DataSpec):

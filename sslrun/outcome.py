@@ -23,7 +23,7 @@ from sslrun.build import make
 from sslrun.catalogue import locate
 from sslrun.errors import UserError
 from sslrun.evaluate import features
-from sslrun.evaluate.cluster import cluster_scores, match
+from sslrun.evaluate.cluster import cluster_scores, named
 from sslrun.evaluate.judge import Judge, blind
 from sslrun.evaluate.scores import scores
 from sslrun.proxies import proxies
@@ -124,6 +124,8 @@ def conclude(experiment: Any) -> dict[str, Any]:
         "primary": primary,
         "harm": harm_of(results, primary, cfg.labels if used else None, _scored(judge.parts["test"])),
         "protocol": judge.protocol(),
+        "fit": {name: o.facts() for name, o in built.objectives.items() if o.facts is not None},
+        "remarks": [said for o in built.objectives.values() if o.remarks is not None for said in o.remarks()],
         "results": results,
     }
     learned = {"data": data.fingerprint, "split_seed": cfg.split_seed, "test": data.test_digest, "labels": shown}
@@ -131,8 +133,10 @@ def conclude(experiment: Any) -> dict[str, Any]:
     if predictions is not None:
         _write_predictions(folder, predictions, data, kind)
     for name, objective in built.objectives.items():
-        if objective.audit is not None:
-            write_table(folder / f"audit_{name}.csv", objective.audit())
+        if objective.audit is not None and (rows := objective.audit()):
+            write_table(folder / f"audit_{name}.csv", rows)
+        if objective.chart is not None:
+            gallery.show(f"chart_{name}", figures.panels(objective.chart()), experiment.steps_done)
     if judged:
         pictures.features(gallery, splits, data, judge.parts, experiment.steps_done)
     _draw(experiment, judge, predictions if kind == "class" else None)
@@ -185,8 +189,8 @@ def _predictions(built: Any, learner: Any, judge: Judge, results: dict) -> tuple
                 continue
             p = judge.probabilities(lambda x, predict=predict: predict(learner.encoder, x), test)
             found.setdefault(objective.predicts, p)
-            own = _own_scores(objective, predict, learner, p, judge)
-            results[subject if not suffix else subject.replace("model", "ema", 1)] = own
+            called = subject if not suffix else subject.replace("model", "ema", 1)
+            results[called] = _own_scores(called, objective, predict, learner, p, judge)
     kind = next((k for k in ("class", "cluster") if k in found), None)
     return found.get(kind), kind
 
@@ -196,7 +200,9 @@ def _guesses(p: torch.Tensor) -> torch.Tensor:
     return torch.where(p.sum(1) > 0, p.argmax(1), -1)
 
 
-def _own_scores(objective: Any, predict: Any, learner: Any, p: torch.Tensor, judge: Judge) -> dict[str, float]:
+def _own_scores(
+    subject: str, objective: Any, predict: Any, learner: Any, p: torch.Tensor, judge: Judge
+) -> dict[str, float]:
     test, train = judge.parts["test"], judge.parts["train"]
     known = test.labels >= 0
     guess = _guesses(p)
@@ -206,8 +212,9 @@ def _own_scores(objective: Any, predict: Any, learner: Any, p: torch.Tensor, jud
     if not known.any() or judge.spec.normal:  # groups of one class are not held against the others
         return {}
     assigned = judge.probabilities(lambda x: predict(learner.encoder, x), train).argmax(1)
-    classes = judge.spec.num_classes
-    found = cluster_scores(guess, test.labels, classes, match(assigned, train.labels, p.shape[1], classes))
+    names, how = named(assigned, train.y, p.shape[1], judge.spec.num_classes, judge.data.num_labels)
+    judge.note("cluster", subject, how)
+    found = cluster_scores(guess, test.labels, judge.spec.num_classes, names)
     return {f"cluster/{k}": v for k, v in found.items()}
 
 

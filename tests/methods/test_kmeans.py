@@ -8,7 +8,8 @@ from worlds import device, overrides, train
 
 from sslrun.contracts import Batch, DataSpec, Stream, UserError
 from sslrun.encoders.identity import Identity
-from sslrun.methods.unsupervised.kmeans import KMeans, plus_plus, squared_distances
+from sslrun.methods.unsupervised.kmeans import KMeans
+from sslrun.nn.lloyd import plus_plus, squared_distances
 
 
 def lloyd(x, objective, encoder, passes, size=64):
@@ -54,7 +55,7 @@ def test_inertia_is_no_worse_than_scikit_learns(worlds):
 def test_starts_are_samples_far_apart():
     x = torch.cat([torch.randn(50, 2, generator=torch.Generator().manual_seed(i)) * 0.1 + 10 * i for i in range(4)])
     for seed in range(5):
-        starts = plus_plus(x.double(), 4, torch.Generator().manual_seed(seed))
+        starts = plus_plus(x.double(), 4, 1, torch.Generator().manual_seed(seed))[0]
         assert sorted((starts.mean(1) / 10).round().int().tolist()) == [0, 1, 2, 3]
         assert all((x.double() == start).all(1).any() for start in starts)
 
