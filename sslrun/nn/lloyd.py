@@ -31,9 +31,7 @@ def squared_distances(x: Tensor, centres: Tensor) -> Tensor:
     return half.mul_(2).add_(x.square().sum(1).view(-1, 1, 1)).clamp_min_(0)
 
 
-def assign(
-    rows: Tensor, centres: Tensor, squares: Tensor, before: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def assign(rows: Tensor, centres: Tensor, squares: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The nearest centre of each extended row (N, D + 1) in each restart, and its squared distance, both (N, R).
 
     `squares` are |x|^2, (N, 1). With the clusters `before` (N, R) a row stays where no other centre is nearer: which

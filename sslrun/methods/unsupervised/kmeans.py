@@ -195,9 +195,9 @@ class KMeans(Objective):
         return self.table
 
     def chart(self) -> dict[str, dict[float, float]]:
-        """The same as curves over k."""
-        return {
-            name: {row["k"]: row[name] for row in self.table}
-            for name in ("inertia", "silhouette", "stability")
-            if self.table
-        }
+        """The same as curves over k, and what they said."""
+        if not self.table:
+            return {}
+        bend = next((f": elbow at {row['k']}" for row in self.table if row["elbow"]), "")
+        heads = {"inertia": bend, "silhouette": f": {self.k} chosen", "stability": " over resamples"}
+        return {f"{name} by k{head}": {row["k"]: row[name] for row in self.table} for name, head in heads.items()}
