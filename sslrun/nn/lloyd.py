@@ -20,7 +20,7 @@ def extended(x: Tensor) -> Tensor:
 
 
 def weights_of(centres: Tensor) -> Tensor:
-    """What extended rows are multiplied by for half their squared distance less half of |x|^2, (R, K, D) to (R K, D + 1)."""
+    """Centres (R, K, D) as (R K, D + 1): extended rows times these are half the squared distances less |x|^2 / 2."""
     flat = centres.flatten(0, 1)
     return torch.cat([-flat, flat.square().sum(1, keepdim=True) / 2], 1)
 
