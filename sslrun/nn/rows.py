@@ -12,7 +12,7 @@ from sslrun.contracts import Encoder, UserError
 SAMPLE = 20_000  # training rows that starts and scales are taken from
 
 
-def encoded(encoder: Encoder, part: Any, rows: Tensor) -> Tensor:
+def encoded(encoder: Encoder, part: Any, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """Features of rows (N,) of a part, (N, D) float64, by the encoder in eval mode.
 
     Raises:
@@ -20,8 +20,8 @@ def encoded(encoder: Encoder, part: Any, rows: Tensor) -> Tensor:
     """
     encoder.eval()
     with torch.no_grad():
-        x = torch.cat([encoder(part.inputs(some)).double() for some in rows.split(1024)])
-    refuse_infinite(x, part.index[rows])
+        x = torch.cat([encoder(part.inputs(some, device)).double() for some in rows.split(1024)])
+    refuse_infinite(x, part.index[rows].to(x.device))
     return x
 
 

@@ -30,27 +30,39 @@ class DeepCluster(Objective):
     Args:
         k: number of clusters; the paper takes ten times as many as it expects classes. null: ten times the data's
             number of classes, and 100 where it names none.
+        every: epochs from one clustering to the next, so that the new head learns something in between: the paper's one
+            are 5,000 steps.
         components: principal components that are kept at most.
         recipe: augmentation of the samples that are learned from.
     """
 
     modalities = ("image",)
+    predicts = "cluster"
 
     def __init__(
-        self, encoder: Encoder, spec: DataSpec, k: int | None = None, components: int = 256, recipe: str = "weak"
+        self,
+        encoder: Encoder,
+        spec: DataSpec,
+        k: int | None = None,
+        every: int = 10,
+        components: int = 256,
+        recipe: str = "contrastive",
     ):
         super().__init__(encoder, spec)
         k = k or 10 * spec.num_classes or 100
-        if k < 2 or components < 1:
-            raise ValueError(f"k={k} must be at least 2, and components={components} at least 1")
+        if k < 2 or every < 1 or components < 1:
+            raise ValueError(f"k={k} must be at least 2, and every={every} and components={components} at least 1")
         self.views = {"all": {"view": recipe}}
-        self.k, self.components = k, components
+        self.k, self.every = k, every
         self.head = nn.Linear(encoder.dim, k)
         self.register_buffer("epoch", torch.zeros((), dtype=torch.long))
         self.register_buffer("label", torch.zeros(0, dtype=torch.long))  # of each sample of the data, -1: none
         self.register_buffer("weight", torch.ones(k))  # of each class
-        self.register_buffer("changed", torch.ones(()))  # share of samples whose nearest neighbours' class is new
-        self.register_buffer("inertia", torch.zeros((), dtype=torch.float64))
+        kept = min(components, encoder.dim)
+        self.register_buffer("origin", torch.zeros(encoder.dim, dtype=torch.float64))
+        self.register_buffer("directions", torch.zeros(encoder.dim, kept, dtype=torch.float64))
+        self.register_buffer("centres", torch.zeros(k, kept, dtype=torch.float64))
+        self.register_buffer("inertia", torch.zeros((), dtype=torch.float64))  # of a sample
 
     def prepare(self, data: Any, encoder: Encoder) -> None:
         self.part, self.seed = data.train, data.seed
@@ -59,17 +71,20 @@ class DeepCluster(Objective):
 
     def after_epoch(self, encoder: Encoder) -> None:
         self.epoch += 1
-        self._cluster(encoder)
+        if self.epoch % self.every == 0:
+            self._cluster(encoder)
 
     def _cluster(self, encoder: Encoder) -> None:
         """Gives every training sample a class, and draws a new head; the same on every process."""
-        z = whitened(self._features(encoder), self.components)
+        features = self._features(encoder)
+        self.origin, self.directions = whitening(features, self.directions.shape[1])
+        z = self.whitened(features)
         draw = torch.Generator().manual_seed(seed_of(self.seed, "deep cluster", int(self.epoch)))
         if not int(self.epoch):
             refuse_more_clusters(z, self.k, f"method.deep_cluster.k={self.k}")
-        _, nearest, inertia = lloyd(z, plus_plus(z, self.k, RESTARTS, draw), PASSES)
-        self.label[self.part.index.to(self.label.device)] = nearest.to(self.label.device)
-        self.inertia = (inertia.min() / len(z)).to(self.inertia)
+        self.centres, nearest, inertia = lloyd(z, plus_plus(z, self.k, RESTARTS, draw), PASSES)
+        self.label[self.part.index.to(self.label.device)] = nearest
+        self.inertia = inertia.min() / len(z)
         counts = torch.bincount(nearest, minlength=self.k).to(self.weight)
         self.weight = torch.where(counts > 0, len(z) / ((counts > 0).sum() * counts.clamp_min(1)), 0.0)
         bound = self.head.in_features**-0.5
@@ -85,19 +100,36 @@ class DeepCluster(Objective):
         with evaluating(encoder):
             return gather(encoded(encoder, self.part, share, device))
 
+    def whitened(self, features: Tensor) -> Tensor:
+        """On the principal components (N, C), each of variance 1, as rows of length 1."""
+        return F.normalize((features.double() - self.origin) @ self.directions, dim=1)
+
+    def nearest(self, encoder: Encoder, x: Any) -> Tensor:
+        """The cluster that each sample falls into, (B,)."""
+        with torch.no_grad():
+            z = self.whitened(encoder(x))
+        return squared_distances(z, self.centres.unsqueeze(0))[:, 0].argmin(1)
+
     def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
         stream = batch["all"]
         answer = self.head(encoder(stream["view"])).float()  # (B, K)
-        target = self.label[stream["index"]] if self.training else answer.argmax(1)
-        losses = F.cross_entropy(answer, target.clamp_min(0), reduction="none") * self.weight[target]
+        target = self.label[stream["index"]] if self.training else self.nearest(encoder, stream["x"])
+        losses = F.cross_entropy(answer, target, reduction="none") * self.weight[target]  # (B,)
         hit = (answer.argmax(1) == target).float().mean()
         return {"loss": losses.mean(), "pseudo_accuracy": hit, "inertia": self.inertia.float()}
 
+    def predict(self, encoder: Encoder, x: Any) -> Tensor:
+        """The cluster of each sample, (B, K)."""
+        return F.one_hot(self.nearest(encoder, x), self.k).float()
 
-def whitened(x: Tensor, components: int) -> Tensor:
-    """Features (N, D) on their leading principal components, each of variance 1, as rows of length 1."""
-    x = x - x.mean(0)
-    values, vectors = torch.linalg.eigh(x.T @ x / len(x))  # rising
-    kept = values > 1e-6 * values[-1].clamp_min(1e-300)
-    vectors, values = vectors[:, kept][:, -components:], values[kept][-components:]
-    return F.normalize((x @ vectors) / values.sqrt(), dim=1)
+
+def whitening(x: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    """The mean of features (N, D), and their leading principal directions over the deviation there, (D, C).
+
+    Directions in which nothing varies are 0.
+    """
+    origin = x.mean(0)
+    values, vectors = torch.linalg.eigh((x - origin).T @ (x - origin) / len(x))  # rising
+    values, vectors = values[-components:], vectors[:, -components:]
+    varies = values > 1e-6 * values[-1].clamp_min(1e-300)
+    return origin, torch.where(varies, vectors / values.clamp_min(1e-300).sqrt(), 0.0)
