@@ -158,7 +158,9 @@ class Objective(nn.Module):
     examples: Callable[[], list] | None = None  # hand-computed cases
     figure: Callable[[Encoder, Batch], dict[str, Any]] | None = None  # {name: (B, C, H, W) or (B, ...)} to look at
     audit: Callable[[], list[dict[str, Any]]] | None = None  # how the model came about, as rows of a table
-    report: Callable[[], dict[str, Any]] | None = None  # how it was fitted, for the protocol; sentences under `notes`
+    chart: Callable[[], dict[str, dict[float, float]]] | None = None  # the same as curves by name, {x: y}
+    facts: Callable[[], dict[str, float]] | None = None  # numbers about the fitted model itself
+    remarks: Callable[[], list[str]] | None = None  # what a reader of its results has to know, in sentences
     # index (n,) of training rows without a label, and their probabilities (n, K), where a method solves for just these
     transductive: Callable[[], tuple[Tensor, Tensor]] | None = None
     ema_predict: Callable[[Encoder, Any], Tensor] | None = None  # predict by the averaged weights, where there are

@@ -120,7 +120,6 @@ def conclude(experiment: Any) -> dict[str, Any]:
         "world": device.world,
         "lr": experiment.lr,
         "steps": experiment.steps_done,
-        "warnings": list(experiment.advice.said.values()) if experiment.advice else [],
         "validation": experiment.monitor and experiment.monitor.found(),
         "wall_s": 0.0,  # below, with the pictures
         "training_s": round(trained_s, 2),
@@ -129,7 +128,9 @@ def conclude(experiment: Any) -> dict[str, Any]:
         "health": health,
         "primary": primary,
         "harm": harm_of(results, primary, cfg.labels if used else None, _scored(judge.parts["test"])),
-        "protocol": judge.protocol() | chosen | predictions.fitted(built.objectives),
+        "protocol": judge.protocol() | chosen,
+        "fit": {name: o.facts() for name, o in built.objectives.items() if o.facts is not None},
+        "remarks": _remarks(experiment),
         "results": results,
     }
     learned = {"data": data.fingerprint, "split_seed": cfg.split_seed, "test": data.test_digest, "labels": shown}
@@ -137,8 +138,10 @@ def conclude(experiment: Any) -> dict[str, Any]:
     if predicted is not None:
         predictions.write(folder, predicted, data, kind)
     for name, objective in built.objectives.items():
-        if objective.audit is not None:
-            write_table(folder / f"audit_{name}.csv", objective.audit())
+        if objective.audit is not None and (rows := objective.audit()):
+            write_table(folder / f"audit_{name}.csv", rows)
+        if objective.chart is not None:
+            gallery.show(f"chart_{name}", figures.panels(objective.chart()), experiment.steps_done)
     if judged:
         pictures.features(gallery, splits, data, judge.parts, experiment.steps_done)
     _draw(experiment, judge, predicted if kind == "class" else None)
@@ -152,6 +155,13 @@ def conclude(experiment: Any) -> dict[str, Any]:
         experiment.tail.drop()
     summary.table(metrics, folder)
     return metrics
+
+
+def _remarks(experiment: Any) -> list[str]:
+    """What a reader of the results has to know, as was said during training or as the methods tell now."""
+    said = list(experiment.advice.said.values()) if experiment.advice else []
+    telling = [o for o in experiment.built.objectives.values() if o.remarks is not None]
+    return [*said, *(remark for o in telling for remark in o.remarks())]
 
 
 def _draw(experiment: Any, judge: Judge, predicted: torch.Tensor | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslrun.evaluate.cluster import cluster_scores, match
+from sslrun.evaluate.cluster import cluster_scores, named
 from sslrun.evaluate.judge import Judge
 from sslrun.evaluate.scores import guesses, scores
 from sslrun.record.folder import RunFolder, write_table
@@ -38,7 +38,7 @@ def own(learner: Any, judge: Judge) -> tuple[Scores, Tensor | None, str | None]:
     for subject, objective, predict in _models(learner):
         p = judge.probabilities(lambda x, predict=predict: predict(learner.encoder, x), test)
         found.setdefault(objective.predicts, p)
-        results[subject] = _scores(objective, predict, learner, p, judge)
+        results[subject] = _scores(subject, objective, predict, learner, p, judge)
     kind = next((k for k in ("class", "cluster") if k in found), None)
     return results, found.get(kind), kind
 
@@ -73,11 +73,6 @@ def protocol_of(results: Scores, monitor: Any, looks: int, validation: int) -> d
         told[BEST[1:]] = f"the step of the best {monitor.primary} of {looks} looks"
         told["validation_labels"] = f"{validation}, not counted among the run's labels"
     return {"classify": told} if len(told) > 1 else {}
-
-
-def fitted(objectives: Any) -> dict[str, Any]:
-    """How methods were fitted that have that to tell, by name."""
-    return {name: o.report() for name, o in objectives.items() if o.report is not None}
 
 
 def write(folder: RunFolder, p: Tensor, data: Any, kind: str) -> None:
@@ -116,7 +111,7 @@ def _at(state: dict[str, Tensor], learner: Any, judge: Judge, subjects: set[str]
     return {s: found for s, found in own(learner, judge)[0].items() if s in subjects}
 
 
-def _scores(objective: Any, predict: Callable, learner: Any, p: Tensor, judge: Judge) -> dict[str, float]:
+def _scores(subject: str, objective: Any, predict: Callable, learner: Any, p: Tensor, judge: Judge) -> dict[str, float]:
     test, train = judge.parts["test"], judge.parts["train"]
     known = test.labels >= 0
     guess = guesses(p)
@@ -126,6 +121,7 @@ def _scores(objective: Any, predict: Callable, learner: Any, p: Tensor, judge: J
     if not known.any() or judge.spec.normal:  # groups of one class are not held against the others
         return {}
     assigned = judge.probabilities(lambda x: predict(learner.encoder, x), train).argmax(1)
-    classes = judge.spec.num_classes
-    found = cluster_scores(guess, test.labels, classes, match(assigned, train.labels, p.shape[1], classes))
+    names, how = named(assigned, train.y, p.shape[1], judge.spec.num_classes, judge.data.num_labels)
+    judge.note("cluster", subject, how)
+    found = cluster_scores(guess, test.labels, judge.spec.num_classes, names)
     return {f"cluster/{k}": v for k, v in found.items()}

@@ -114,7 +114,7 @@ def test_a_run_says_that_nothing_is_trusted_and_draws_its_beliefs(command):
                    "encoder.width=4", "eval=[knn]", "reference=null", "logger=none", "precision=fp32",
                    "hydra.run.dir=run")  # fmt: skip
     assert said.err.count("no guess was as sure as method.fixmatch.threshold=1") == 1
-    assert len(json.loads(Path("run/metrics.json").read_text())["warnings"]) == 1
+    assert len(json.loads(Path("run/metrics.json").read_text())["remarks"]) == 1
     assert Path("run/figures/beliefs.png").exists()
     curves = Path("run/metrics.csv").read_text()
     for name in ("gradient/loss_labelled", "guesses/largest_class", "validation/calibration_error"):

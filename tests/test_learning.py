@@ -24,6 +24,8 @@ SHORT = {  # the defaults, but shorter: as many steps as `sslrun` alone, or what
     "noisy_student": ["reference=true"],
     "supervised": ["steps=600"],
     "kmeans": [],
+    "gmm": [],
+    "pca": [],
     "self_training": [],
     "em_naive_bayes": [],
     "em_gaussian": [],
@@ -117,6 +119,15 @@ def test_simclr_separates_digits(results):
 def test_rotations_of_digits_are_told_apart(results):
     accuracy = column(results("rotation", "digits"), "model", "task/accuracy")
     assert min(accuracy) > 0.8, accuracy  # four turns: .25 by chance
+
+
+def test_deep_cluster_gains_on_its_untrained_network(results, tmp_path):
+    lean = ["method=deep_cluster", "steps=400", "eval=[knn]", "logger=none", "device.threads=1", "reference=null"]
+    found = [sslrun.run([*lean, f"seed={seed}"], tmp_path / str(seed))["results"] for seed in (0, 1, 2)]
+    gain = gains(found, "trained", "random", "knn/accuracy")
+    assert min(gain) > 0 and statistics.mean(gain) > 0.02, gain
+    gain = gains(results("deep_cluster", "digits"), "trained", "random")
+    assert min(gain) > 0 and statistics.mean(gain) > 0.1, gain
 
 
 def test_masked_patches_of_digits_are_guessed(results):

@@ -83,15 +83,52 @@ def match(assigned: Tensor, labels: Tensor, num_clusters: int, num_classes: int)
 
     A cluster that is left over is -1; without a labelled row, or without classes, there is no answer.
     """
-    known = (labels >= 0) & (assigned >= 0)
-    if not num_classes or not known.any():
+    table = _table(assigned, labels, num_clusters, num_classes)
+    if table is None:
         return None
-    pairs = assigned[known] * num_classes + labels[known]
-    table = torch.bincount(pairs, minlength=num_clusters * num_classes).view(num_clusters, num_classes)
     rows, columns = linear_sum_assignment(table.numpy(), maximize=True)
     names = torch.full((num_clusters,), -1)
     names[torch.from_numpy(rows)] = torch.from_numpy(columns)
     return names
+
+
+def majority(assigned: Tensor, labels: Tensor, num_clusters: int, num_classes: int) -> Tensor | None:
+    """The commonest class of each cluster (num_clusters,) among its labelled rows; several may share one.
+
+    A cluster without a labelled row is -1; without a labelled row at all, or without classes, there is no answer.
+    """
+    table = _table(assigned, labels, num_clusters, num_classes)
+    return None if table is None else torch.where(table.sum(1) > 0, table.argmax(1), -1)
+
+
+def named(
+    assigned: Tensor, labels: Tensor, num_clusters: int, num_classes: int, budget: int | None
+) -> tuple[Tensor | None, dict[str, Any]]:
+    """The class of each cluster by the labelled training rows, and how it came about.
+
+    One to one where there are no more clusters than classes, and by the majority of its rows where there are more.
+    `budget` is the number of labels shown; None: all.
+    """
+    more = num_clusters > num_classes
+    names = (majority if more else match)(assigned, labels, num_clusters, num_classes)
+    if names is None:
+        return None, {"k": num_clusters}
+    how = "each cluster is the commonest class" if more else "clusters are classes one to one (Hungarian matching)"
+    rows = f"those of labels={budget} in splits.json" if budget else "all that have a label"
+    return names, {
+        "k": num_clusters,
+        "accuracy": f"{how} of {int((labels >= 0).sum())} labelled training rows, {rows}; scored on test",
+        "clusters_without_name": int((names < 0).sum()),
+    }
+
+
+def _table(assigned: Tensor, labels: Tensor, num_clusters: int, num_classes: int) -> Tensor | None:
+    """Labelled rows by cluster and class, (num_clusters, num_classes); None where there is none."""
+    known = (labels >= 0) & (assigned >= 0)
+    if not num_classes or not known.any():
+        return None
+    pairs = assigned[known] * num_classes + labels[known]
+    return torch.bincount(pairs, minlength=num_clusters * num_classes).view(num_clusters, num_classes)
 
 
 def cluster_scores(assigned: Tensor, labels: Tensor, num_classes: int, names: Tensor | None = None) -> dict[str, float]:

@@ -140,6 +140,10 @@ class Judge:
                 metrics[f"{name}{key}" if key.startswith("@") else f"{name}/{key}"] = value
         return metrics
 
+    def note(self, metric: str, subject: str, how: dict[str, Any]) -> None:
+        """Puts down how a number came about that no evaluator made."""
+        self._protocol.setdefault(metric, {})[subject] = how
+
     def protocol(self) -> dict[str, Any]:
         """How each number came about: the settings that all subjects share, and under `subjects` what differs."""
         out = {}

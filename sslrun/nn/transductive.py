@@ -114,24 +114,27 @@ class Transductive(Collected):
         best = zip(index.tolist(), *(column.tolist() for column in p.max(1)), strict=True)
         return [{"index": i, "label": self.classes[c] if s > 0 else "", "confidence": f"{s:.4f}"} for i, s, c in best]
 
-    def report(self) -> dict[str, Any]:
-        names = ("edges", "components", "unreached", "iterations")
-        told = {"k": self.k, "rows": len(self.y), "prior": self.prior, "tol": f"{self.tol:.1e}"}
-        told |= {name: getattr(self, name).item() for name in names} | {"residual": f"{self.residual.item():.1e}"}
+    def facts(self) -> dict[str, Any]:
+        names = ("edges", "components", "unreached", "iterations", "residual")
+        told = {"k": self.k, "rows": len(self.y), "prior": self.prior, "tol": self.tol}
+        return told | {name: getattr(self, name).item() for name in names}
+
+    def remarks(self) -> list[str]:
+        """Whether it was solved, and which rows and classes no label reaches."""
         without = [name for c, name in enumerate(self.classes) if not (self.y == c).any()]
-        notes = []
+        said = []
         if not self.done:
-            notes.append(
+            said.append(
                 "training ended before every feature was collected, so that nothing was solved: leave steps= out"
             )
         elif self.unreached:
-            notes.append(
+            said.append(
                 f"no label reaches {int(self.unreached):,} of {len(self.y):,} training samples (the graph falls into "
                 f"{int(self.components):,} parts): they are unknown; a larger k joins parts"
             )
         if without:
-            notes.append(f"no label of {', '.join(without)} was shown, so that it is never predicted")
-        return told | ({"notes": notes} if notes else {})
+            said.append(f"no label of {', '.join(without)} was shown, so that it is never predicted")
+        return said
 
 
 def probabilities(values: np.ndarray, hidden: np.ndarray, shares: Sequence[float] | np.ndarray | None) -> np.ndarray:

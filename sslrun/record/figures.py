@@ -186,17 +186,26 @@ def curves(path: Path) -> Picture | None:
     first = ("loss", "accuracy", "knn_accuracy", "classify_accuracy", "lr", "effective_rank", "feature_std")
     order = {name: i for i, name in enumerate(first)}
     names = sorted(lines, key=lambda n: (order.get(n, len(order)), "/" not in n, n))[:PANELS]  # tasks before speed
-    columns = min(3, len(names))
-    figure = _figure(3.4 * columns, 2.4 * math.ceil(len(names) / columns))
-    for i, name in enumerate(names, 1):
-        axes = figure.add_subplot(math.ceil(len(names) / columns), columns, i)
-        for phase, values in lines[name].items():
+    return _panels({name: lines[name] for name in names})
+
+
+def panels(lines: dict[str, dict[float, float]]) -> Picture | None:
+    """Curves {x: y}, each in a panel of its own name."""
+    return _panels({name: {"": list(values.items())} for name, values in lines.items()}) if lines else None
+
+
+def _panels(lines: dict[str, dict[str, list[tuple[float, float]]]]) -> Picture:
+    columns = min(3, len(lines))
+    figure = _figure(3.4 * columns, 2.4 * math.ceil(len(lines) / columns))
+    for i, (name, phases) in enumerate(lines.items(), 1):
+        axes = figure.add_subplot(math.ceil(len(lines) / columns), columns, i)
+        for phase, values in phases.items():
             style = "o-" if len(values) < 30 else "-"
             axes.plot(*zip(*values, strict=True), style, ms=3, lw=1.2, label=phase)
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
-        if len(lines[name]) > 1:
+        if len(phases) > 1:
             axes.legend(fontsize=7)
     return _array(figure)
 

@@ -112,10 +112,9 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
     }.get(metrics["harm"], "one seed cannot tell whether it helped" if rivals else "no other row has it")
     if metrics["primary"]:
         out.print(f"\n* primary, on test samples: {verdict}")
+    for remark in metrics["remarks"]:
+        out.print(f"note: {remark}", markup=False)
     speed = f", {metrics['samples_per_s']:,.0f} samples/s" if metrics["samples_per_s"] else ""
-    for how in metrics["protocol"].values():
-        for note in how.get("notes", []):
-            out.print(f"note: {note}", markup=False)
     out.print(f"{metrics['status']} after {metrics['wall_s']:.0f} s{speed}; results in {short(folder.path)}")
 
 

@@ -16,3 +16,11 @@ def pair():
     two = Pair()
     yield two
     two.stop()
+
+
+@pytest.fixture(scope="session")
+def trio():
+    """Three of them."""
+    three = Pair(3)
+    yield three
+    three.stop()

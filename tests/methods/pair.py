@@ -1,4 +1,4 @@
-"""Two gloo processes that live as long as the test session and run one job after the other."""
+"""Gloo processes that live as long as the test session and run one job after the other."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import torch.distributed as dist
 PRELOAD = ["torch", "lightning.pytorch", "sklearn.linear_model", "hydra", "sslrun.run"]  # imported once, for both
 
 
-def serve(rank: int, port: int, jobs: Any) -> None:
-    """Runs jobs (function, arguments, keywords) as one rank of two, and answers (worked, result or traceback)."""
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", NODE_RANK="0")
+def serve(rank: int, world: int, port: int, jobs: Any) -> None:
+    """Runs jobs (function, arguments, keywords) as one rank of some, and answers (worked, result or traceback)."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE=str(world), NODE_RANK="0")
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=60))
     while True:
         function, arguments, keywords = jobs.recv()
         try:
@@ -31,9 +31,10 @@ def serve(rank: int, port: int, jobs: Any) -> None:
 
 
 class Pair:
-    """`pair(function, ...)` calls it on both ranks and returns their two results; the first call starts them."""
+    """`pair(function, ...)` calls it on all ranks and returns their results; the first call starts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: int = 2) -> None:
+        self.world = world
         self.processes: list[Any] = []
         self.jobs: list[Any] = []
 
@@ -44,9 +45,9 @@ class Pair:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
-        for rank in range(2):
+        for rank in range(self.world):
             ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(rank, port, theirs), daemon=True)
+            process = context.Process(target=serve, args=(rank, self.world, port, theirs), daemon=True)
             process.start()
             theirs.close()
             self.processes.append(process)

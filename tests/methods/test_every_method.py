@@ -187,14 +187,24 @@ def test_resumes_bit_for_bit_in_other_precisions_with_accumulation(names, modali
     assert_identical(again.state(), whole.state(), f"stop at {at}:")
 
 
-def test_kmeans_has_the_same_centres_on_two_processes(worlds, pair):
-    """Several epochs with a shorter last batch, of one row: one of the two processes has none."""
-    arguments = [*overrides("kmeans", worlds["table"]["breast_cancer"]), "data.val_fraction=0.13", "batch_size=66"]
+SAME = {  # what has to be the same to 1e-9, whatever the number of processes
+    "kmeans": (["centres", "inertia", "far"], []),
+    "gmm": (["shares", "means", "covariances", "theta", "value"], []),
+    "kmeans, soft, by mini-batches": (["centres", "inertia"], ["kmeans.minibatch=true", "kmeans.temperature=0.1"]),
+}
+
+
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("case", SAME)
+def test_sums_are_the_same_on_any_number_of_processes(case, world, worlds, pair, trio):
+    """Several epochs with a shorter last batch, of one row: the other processes have none."""
+    name, (keys, settings) = case.split(",")[0], SAME[case]
+    arguments = [*overrides(name, worlds["table"]["breast_cancer"]), "data.val_fraction=0.13", "batch_size=66"]
+    arguments += [f"method.{setting}" for setting in settings]
     _, parts = built(arguments)
     shown = Loader(parts.data, ("all",), 66, 1, whole=True)
     assert len(shown.plan(0, len(shown) - 1).streams["all"].positions) == 1
-    one, two = summary(arguments, 1, epochs=4), pair(summary, arguments, 2, epochs=4)
-    for rank in two:
-        for key in ("centres", "inertia", "far"):
-            key = f"objectives.kmeans.{key}"
-            np.testing.assert_allclose(rank["state"][key], one["state"][key], rtol=1e-9, atol=1e-9)
+    one, some = summary(arguments, 1, epochs=4), (pair if world == 2 else trio)(summary, arguments, world, epochs=4)
+    for rank in some:
+        for key in (f"objectives.{name}.{key}" for key in keys):
+            np.testing.assert_allclose(rank["state"][key], one["state"][key], rtol=1e-9, atol=1e-9, err_msg=key)

@@ -69,8 +69,8 @@ def test_labels_of_rows_and_of_others(kind):
     nearby = torch.cdist(x[:1], x[:700])[0].square().double().sort()
     weight = (-nearby.values[:7] / objective.scale).softmax(0)
     torch.testing.assert_close(same[0].double(), weight @ objective.solved[nearby.indices[:7]], rtol=1e-4, atol=1e-5)
-    told = objective.report()
-    assert told["iterations"] > 10 and float(told["residual"]) <= 1e-10 and "notes" not in told
+    told = objective.facts()
+    assert told["iterations"] > 10 and float(told["residual"]) <= 1e-10 and not objective.remarks()
 
 
 def test_clamped_labels_stay_and_spread_ones_may_yield():
@@ -107,7 +107,7 @@ def test_what_no_label_reaches_is_unknown_and_said(kind):
     assert not objective.solved[60:].any() and (objective.solved[:60].argmax(1) == torch.arange(60) // 30).all()
     assert not objective.predict(encoder, x[60:]).any()
     assert objective.predict(encoder, x[:60]).argmax(1).tolist() == [0] * 30 + [1] * 30
-    notes = " ".join(objective.report()["notes"])
+    notes = " ".join(objective.remarks())
     assert "no label reaches 30 of 90 training samples (the graph falls into 3 parts)" in notes
     assert "no label of class 2 was shown" in notes
     assert [row["label"] for row in objective.audit()][-30:] == [""] * 30
@@ -143,7 +143,7 @@ def test_two_words_print_a_table_and_predict(name, command):
     assert said.status == 0 and "classify transductive" in said.out and "note:" not in said.out
     (run,) = Path("outputs").glob("*/*/*")
     metrics = json.loads((run / "metrics.json").read_text())
-    found, told = metrics["results"]["model"], metrics["protocol"][name]
+    found, told = metrics["results"]["model"], metrics["fit"][name]
     assert found["classify/accuracy"] > 0.9 and found["classify/transductive_accuracy"] > 0.9
     assert told["rows"] == 1295 and told["iterations"] > 0 and told["unreached"] == 0
     with open(run / f"audit_{name}.csv", newline="") as f:
@@ -167,7 +167,7 @@ def test_processes_share_the_search_and_agree(name, worlds, pair):
 def test_a_run_cut_short_says_that_nothing_was_solved(worlds):
     done = train(overrides("label_spreading", worlds["image"]["digits"]), device(), steps=2)
     objective = done.learner.objectives["label_spreading"]
-    assert "nothing was solved" in " ".join(objective.report()["notes"]) and not objective.solved.any()
+    assert "nothing was solved" in " ".join(objective.remarks()) and not objective.solved.any()
 
 
 @pytest.mark.parametrize(
