@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sslrun.contracts import Batch, DataSpec, Encoder
 from sslrun.nn.modes import Frozen
 from sslrun.nn.optim import cycle_of
-from sslrun.nn.semi import SemiSupervised, hits
+from sslrun.nn.semi import SemiSupervised
 
 
 class Network(Frozen):
@@ -74,7 +74,7 @@ class Generations(SemiSupervised):
             return self.taught(encoder, batch, teacher)
         (x,) = self.logits(encoder, batch["labelled"]["student"])
         y = batch["labelled"]["y"]
-        return self.total(self.labelled_loss(x, y), x.new_zeros(()), accuracy=hits(x.argmax(1), y))
+        return self.total(x, y, x.new_zeros(()))
 
     def after_step(self, encoder: Encoder) -> None:
         step = int(self.ema.t)

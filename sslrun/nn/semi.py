@@ -61,10 +61,17 @@ class SemiSupervised(Classifier):
     def labelled_loss(self, logits: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(logits, y)
 
-    def total(self, loss_x: Tensor, loss_u: Tensor, **told: Tensor) -> dict[str, Tensor]:
-        """What `forward` returns, of the labelled and the unlabelled term and whatever else is worth a curve."""
+    def total(
+        self, x: Tensor, y: Tensor, loss_u: Tensor, loss_x: Tensor | None = None, **told: Tensor
+    ) -> dict[str, Tensor]:
+        """What `forward` returns, of labelled logits (B, K) and classes (B,), the unlabelled term, and what is told.
+
+        The labelled term is `labelled_loss`, unless it is given.
+        """
+        loss_x = self.labelled_loss(x, y) if loss_x is None else loss_x
         loss = loss_x + self.unlabelled_weight * self.rise() * loss_u
-        return {"loss": loss, "loss_labelled": loss_x, "loss_unlabelled": loss_u, **told}
+        own = {"loss": loss, "loss_labelled": loss_x, "loss_unlabelled": loss_u, "accuracy": hits(x.argmax(1), y)}
+        return own | told
 
     def judged(self, guess: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The accuracy of pseudo-labels (B,) where there are labels to hold them against: on validation samples."""
@@ -107,13 +114,8 @@ class WeakToStrong(SemiSupervised):
         p = torch.softmax(weak, 1)  # (mu B, K)
         trust = self.trust(p, unlabelled["index"])
         loss_u = (self.disagreement(strong, weak) * trust).mean()
-        out = self.total(
-            self.labelled_loss(x, labelled["y"]),
-            loss_u,
-            mask_rate=trust.mean(),
-            accuracy=hits(x.argmax(1), labelled["y"]),
-            **self.judged(p.argmax(1), unlabelled["y"]),
-        )
+        judged = self.judged(p.argmax(1), unlabelled["y"])
+        out = self.total(x, labelled["y"], loss_u, mask_rate=trust.mean(), **judged)
         for name, (weight, term) in self.extra(strong, trust).items():
             out["loss"], out[name] = out["loss"] + weight * term, term
         return out

@@ -47,7 +47,7 @@ class _(MeanTeacher):
             teacher = self.averaged(torch.cat(views))
         (x,) = self.logits(encoder, batch["labelled"]["student"])
         loss_u = (softmax(teacher, 1) - softmax(teacher, 1)).square().mean()
-        return self.total(self.labelled_loss(x, batch["labelled"]["y"]), loss_u)
+        return self.total(x, batch["labelled"]["y"], loss_u)
 
 
 @planted("the teacher is the network itself")
@@ -59,20 +59,20 @@ class _(MeanTeacher):
 
 @planted("the student's side is detached (as in LAMDA-SSL)")
 class _(MeanTeacher):
-    def total(self, loss_x, loss_u, **told):
-        return super().total(loss_x, loss_u.detach(), **told)
+    def total(self, x, y, loss_u, *args, **told):
+        return super().total(x, y, loss_u.detach(), *args, **told)
 
 
 @planted("mean over the kept rows in place of all rows")
 class _(FixMatch):
-    def total(self, loss_x, loss_u, **told):
-        return super().total(loss_x, loss_u / told["mask_rate"].clamp_min(1e-6), **told)
+    def total(self, x, y, loss_u, *args, **told):
+        return super().total(x, y, loss_u / told["mask_rate"].clamp_min(1e-6), *args, **told)
 
 
 @planted("the sum over classes in place of their mean")
 class _(MixMatch):
-    def total(self, loss_x, loss_u, **told):
-        return super().total(loss_x, loss_u * len(self.prior), **told)
+    def total(self, x, y, loss_u, *args, **told):
+        return super().total(x, y, loss_u * len(self.prior), *args, **told)
 
 
 @planted("softmax twice")
@@ -135,7 +135,7 @@ class _(EntropyMinimisation):
         x, u = self.logits(encoder, batch["labelled"]["view"], batch["unlabelled"]["view"])
         loss_u = -(softmax(u.detach(), 1) * torch.log_softmax(u, 1)).sum(1).mean()
         told = {k: v for k, v in out.items() if not k.startswith("loss")}
-        return self.total(out["loss_labelled"], loss_u, **told)
+        return self.total(x, batch["labelled"]["y"], loss_u, **told)
 
 
 @planted("the divergence is a mean over classes too (torch's default)")

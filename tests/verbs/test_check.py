@@ -21,8 +21,8 @@ from sslrun.methods.semi.fixmatch import FixMatch
 class Kept(FixMatch):
     """Divides by the rows that it kept."""
 
-    def total(self, loss_x, loss_u, mask_rate, **told):
-        return super().total(loss_x, loss_u / mask_rate, mask_rate=mask_rate, **told)
+    def total(self, x, y, loss_u, mask_rate, **told):
+        return super().total(x, y, loss_u / mask_rate, mask_rate=mask_rate, **told)
 
 
 class Broken(Objective):

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from sslrun.contracts import Batch, DataSpec, Encoder
 from sslrun.nn.example import Example
 from sslrun.nn.generations import Generations, frozen
-from sslrun.nn.semi import hits
 
 
 class Distillation(Generations):
@@ -58,14 +57,9 @@ class Distillation(Generations):
         labelled, unlabelled = batch["labelled"], batch["unlabelled"]
         x, u = self.logits(encoder, labelled["student"], unlabelled["student"])
         p = teacher.predict(torch.cat([labelled["student"], unlabelled["student"]]))  # (B + mu B, K)
-        loss_x, soft = self.labelled_loss(x, labelled["y"]), self.divergence(torch.cat([x, u]), self.soften(p))
-        out = self.total(
-            loss_x,
-            soft,
-            accuracy=hits(x.argmax(1), labelled["y"]),
-            **self.judged(p[len(x) :].argmax(1), unlabelled["y"]),
-        )
-        return {**out, "loss": (1 - self.alpha) * loss_x + self.alpha * soft}
+        soft = self.divergence(torch.cat([x, u]), self.soften(p))
+        out = self.total(x, labelled["y"], soft, **self.judged(p[len(x) :].argmax(1), unlabelled["y"]))
+        return {**out, "loss": (1 - self.alpha) * out["loss_labelled"] + self.alpha * soft}
 
     def soften(self, p: Tensor) -> Tensor:
         """softmax(z / T) of the logits z that gave these probabilities (B, K): p^(1/T), divided by its sum."""

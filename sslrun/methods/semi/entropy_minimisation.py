@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslrun.contracts import Batch, DataSpec, Encoder
 from sslrun.nn.example import Example
-from sslrun.nn.semi import SemiSupervised, hits
+from sslrun.nn.semi import SemiSupervised
 
 
 class EntropyMinimisation(SemiSupervised):
@@ -45,9 +45,7 @@ class EntropyMinimisation(SemiSupervised):
         marginal = torch.special.entr(p.detach().mean(0)).sum()
         loss_u = -(p * log_p).sum(1).mean()
         told = {"marginal_entropy": marginal, **self.judged(p.argmax(1), unlabelled["y"])}
-        return self.total(
-            self.labelled_loss(x, labelled["y"]), loss_u, accuracy=hits(x.argmax(1), labelled["y"]), **told
-        )
+        return self.total(x, labelled["y"], loss_u, **told)
 
     @staticmethod
     def examples() -> list[Example]:

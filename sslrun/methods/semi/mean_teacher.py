@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslrun.contracts import Batch, DataSpec, Encoder
 from sslrun.nn.example import Example
-from sslrun.nn.semi import SemiSupervised, hits
+from sslrun.nn.semi import SemiSupervised
 
 
 class MeanTeacher(SemiSupervised):
@@ -47,12 +47,7 @@ class MeanTeacher(SemiSupervised):
         target = torch.softmax(teacher, 1)  # (B + mu B, K)
         x, u = self.logits(encoder, labelled["student"], unlabelled["student"])
         loss_u = (torch.softmax(torch.cat([x, u]), 1) - target).square().mean()
-        return self.total(
-            self.labelled_loss(x, labelled["y"]),
-            loss_u,
-            accuracy=hits(x.argmax(1), labelled["y"]),
-            **self.judged(target[len(x) :].argmax(1), unlabelled["y"]),
-        )
+        return self.total(x, labelled["y"], loss_u, **self.judged(target[len(x) :].argmax(1), unlabelled["y"]))
 
     @staticmethod
     def examples() -> list[Example]:

@@ -14,7 +14,7 @@ from sslrun.contracts import Batch, DataSpec, Encoder
 from sslrun.nn.example import Example
 from sslrun.nn.gather import gather
 from sslrun.nn.modes import untracked
-from sslrun.nn.semi import SemiSupervised, hits
+from sslrun.nn.semi import SemiSupervised
 
 POINTS = 2049  # of the table of quantiles from which mixing shares are drawn
 
@@ -94,8 +94,7 @@ class MixMatch(SemiSupervised):
         x, *u = self.logits(encoder, *inputs)
         loss_x = -(targets[0] * torch.log_softmax(x, 1)).sum(1).mean()
         loss_u = (torch.softmax(torch.cat(u), 1) - torch.cat(targets[1:])).square().mean()
-        accuracy = hits(x.argmax(1), labelled["y"])
-        return self.total(loss_x, loss_u, accuracy=accuracy, **self.judged(q.argmax(1), unlabelled["y"]))
+        return self.total(x, labelled["y"], loss_u, loss_x, **self.judged(q.argmax(1), unlabelled["y"]))
 
     @staticmethod
     def examples() -> list[Example]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sslrun.contracts import Batch, DataSpec, Encoder
 from sslrun.nn.example import Example
 from sslrun.nn.generations import Generations, frozen
-from sslrun.nn.semi import hits, refuse_threshold
+from sslrun.nn.semi import refuse_threshold
 
 
 class NoisyStudent(Generations):
@@ -56,10 +56,10 @@ class NoisyStudent(Generations):
         p = teacher.predict(unlabelled["teacher"])  # (mu B, K)
         trust = (p.amax(1) >= self.threshold).float()
         return self.total(
-            self.labelled_loss(x, labelled["y"]),
+            x,
+            labelled["y"],
             (F.cross_entropy(u, p, reduction="none") * trust).mean(),
             mask_rate=trust.mean(),
-            accuracy=hits(x.argmax(1), labelled["y"]),
             **self.judged(p.argmax(1), unlabelled["y"]),
         )
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslrun.contracts import Batch, DataSpec, Encoder
 from sslrun.nn.example import Example
-from sslrun.nn.semi import SemiSupervised, hits
+from sslrun.nn.semi import SemiSupervised
 
 
 class PiModel(SemiSupervised):
@@ -43,12 +43,7 @@ class PiModel(SemiSupervised):
         x, u, target = self.logits(encoder, labelled["view"], unlabelled["view"], unlabelled["target"])
         target = torch.softmax(target.detach(), 1)  # (mu B, K)
         loss_u = (torch.softmax(u, 1) - target).square().mean()
-        return self.total(
-            self.labelled_loss(x, labelled["y"]),
-            loss_u,
-            accuracy=hits(x.argmax(1), labelled["y"]),
-            **self.judged(target.argmax(1), unlabelled["y"]),
-        )
+        return self.total(x, labelled["y"], loss_u, **self.judged(target.argmax(1), unlabelled["y"]))
 
     @staticmethod
     def examples() -> list[Example]:

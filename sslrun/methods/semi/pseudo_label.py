@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslrun.contracts import Batch, DataSpec, Encoder
 from sslrun.nn.example import Example
-from sslrun.nn.semi import SemiSupervised, hits
+from sslrun.nn.semi import SemiSupervised
 
 
 class PseudoLabel(SemiSupervised):
@@ -57,13 +57,7 @@ class PseudoLabel(SemiSupervised):
         confidence, guess = torch.softmax(u.detach(), 1).max(1)
         mask = (confidence >= self.threshold).float()
         loss_u = (F.cross_entropy(u, guess, reduction="none") * mask).mean()
-        return self.total(
-            self.labelled_loss(x, labelled["y"]),
-            loss_u,
-            accuracy=hits(x.argmax(1), labelled["y"]),
-            mask_rate=mask.mean(),
-            **self.judged(guess, unlabelled["y"]),
-        )
+        return self.total(x, labelled["y"], loss_u, mask_rate=mask.mean(), **self.judged(guess, unlabelled["y"]))
 
     @staticmethod
     def examples() -> list[Example]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from sslrun.contracts import Batch, DataSpec, Encoder
 from sslrun.nn.example import Example
 from sslrun.nn.gather import gather
-from sslrun.nn.semi import SemiSupervised, hits
+from sslrun.nn.semi import SemiSupervised
 
 
 class TemporalEnsembling(SemiSupervised):
@@ -57,23 +57,13 @@ class TemporalEnsembling(SemiSupervised):
         x, u = self.logits(encoder, labelled["view"], unlabelled["view"])
         p = torch.softmax(u, 1)  # (mu B, K)
         if not self.training:
-            return self.total(
-                self.labelled_loss(x, labelled["y"]),
-                0 * p.sum(),
-                accuracy=hits(x.argmax(1), labelled["y"]),
-                **self.judged(p.argmax(1), unlabelled["y"]),
-            )
+            return self.total(x, labelled["y"], 0 * p.sum(), **self.judged(p.argmax(1), unlabelled["y"]))
         place = unlabelled["index"]
         visits = self.visits[place].unsqueeze(1)  # (mu B, 1)
         target = self.memory[place] / (1 - self.momentum ** visits.clamp_min(1))
         loss_u = ((p - target).square() * (visits > 0)).mean()
         self._remember(gather(place), gather(p.detach()))
-        return self.total(
-            self.labelled_loss(x, labelled["y"]),
-            loss_u,
-            accuracy=hits(x.argmax(1), labelled["y"]),
-            mask_rate=(visits > 0).float().mean(),
-        )
+        return self.total(x, labelled["y"], loss_u, remembered=(visits > 0).float().mean())
 
     def _remember(self, place: Tensor, p: Tensor) -> None:
         self.memory[place] = self.momentum * self.memory[place] + (1 - self.momentum) * p.to(self.memory)
