@@ -174,7 +174,7 @@ def refuse_evaluators(cfg: Any, data: Data, evaluators: Mapping[str, Callable], 
     if data.spec.normal and judges:
         raise UserError(
             f"eval=[{','.join(judges)}] tells classes apart, and data.normal_class={cfg.data.normal_class} leaves "
-            "training no anomaly to learn that from; use eval=[proxy,anomaly]."
+            "training no anomaly to learn that from; use eval=[proxy] or eval=[anomaly]."
         )
     for name, evaluator in evaluators.items():
         if name not in judges:
