@@ -104,7 +104,8 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
         cells = [_cell(column, results[subject]) for column in columns]
         grid.add_row(subject, *cells, _meaning(subject, metrics), style="bold" if subject == "trained" else None)
     out.print()
-    out.print(grid)
+    if columns:
+        out.print(grid)
     rivals = any(s in results for s in ("random", "raw", "supervised")) and metrics["primary"] != "cluster/nmi"
     verdict = {
         True: "it is below the best row without pretraining: no gain here",
@@ -114,8 +115,9 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
         out.print(f"\n* primary, on test samples: {verdict}")
     for remark in metrics["remarks"]:
         out.print(f"note: {remark}", markup=False)
+    seen = " (segments in figures/segments.png)" if (folder / "figures/segments.png").exists() else ""
     speed = f", {metrics['samples_per_s']:,.0f} samples/s" if metrics["samples_per_s"] else ""
-    out.print(f"{metrics['status']} after {metrics['wall_s']:.0f} s{speed}; results in {short(folder.path)}")
+    out.print(f"{metrics['status']} after {metrics['wall_s']:.0f} s{speed}; results in {short(folder.path)}{seen}")
 
 
 def _columns(results: dict[str, dict[str, float]]) -> list[str]:
