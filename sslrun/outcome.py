@@ -85,7 +85,9 @@ def conclude(experiment: Any) -> dict[str, Any]:
     if judged:
         splits = judge.splits(encoder)
         health = features.health(splits["train"].features[data.sample(4096)])
-        results["trained"] = judge.score("trained", splits, supervision and tuner(supervision, judge, encoder))
+        # a network that was trained on the labels is not fine-tuned on them once more
+        tune = None if used or not supervision else tuner(supervision, judge, encoder)
+        results["trained"] = judge.score("trained", splits, tune)
         results["random"] = judge.score("random", judge.splits(experiment.random_encoder().eval()))
     if data.spec.shape:
         results["raw"] = judge.score("raw", judge.raw())

@@ -102,6 +102,13 @@ def test_batches_that_few_samples_cannot_fill_are_made_smaller_and_that_is_said(
     assert settings["batch_size"] == 27 and settings["mu"] == 4
 
 
+def test_a_network_trained_on_the_labels_is_not_fine_tuned_once_more(tmp_path):
+    lean = [*SMALL, "eval=[finetune]", "eval.budgets=[]", "labels=20", "reference=null"]
+    results = sslrun.run(["method=supervised", *lean], folder=tmp_path / "a")["results"]
+    assert "model" in results and "trained" not in results
+    assert "finetune@20/accuracy" in sslrun.run(["method=rotation", *lean], folder=tmp_path / "b")["results"]["trained"]
+
+
 def test_cluster_methods_write_numbers_of_clusters(tmp_path):
     lean = ["data=iris", "epochs=2", "eval=[knn]", "logger=none", "device.threads=1"]
     metrics = sslrun.run(["method=kmeans", *lean], folder=tmp_path / "a")
