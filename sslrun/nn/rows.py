@@ -19,22 +19,34 @@ def encoded(encoder: Encoder, part: Any, rows: Tensor, device: torch.device | st
         UserError: some are not finite; says how many and where.
     """
     encoder.eval()
+    found, infinite, at = [], [], 0
     with torch.no_grad():
-        x = torch.cat([encoder(part.inputs(some, device)).double() for some in rows.split(1024)])
-    refuse_infinite(x, part.index[rows].to(x.device))
+        for some in rows.split(1024):
+            x = part.inputs(some, device)
+            if torch.is_tensor(x):  # NaN is a missing value, which encoders know of
+                infinite.append(x.flatten(1).isinf().nonzero() + torch.tensor([at, 0], device=x.device))
+            at += len(some)
+            found.append(encoder(x).double())
+    if infinite:
+        _refuse(torch.cat(infinite), part.index[rows], "numbers")
+    x = torch.cat(found)
+    refuse_infinite(x, part.index[rows])
     return x
 
 
 def refuse_infinite(x: Tensor, index: Tensor) -> None:
     """Raises UserError where features (N, D) are not finite: how many, and where; `index` (N,) names the rows."""
-    if bool(x.sum().isfinite()):
-        return
-    wrong = ~x.isfinite()
-    rows, columns = wrong.any(1).nonzero().squeeze(1), wrong.any(0).nonzero().squeeze(1)
-    if len(rows):
+    if not bool(x.sum().isfinite()):
+        _refuse((~x.isfinite()).nonzero(), index, "features")
+
+
+def _refuse(places: Tensor, index: Tensor, what: str) -> None:
+    """Says which of the rows (N,) have something that is not finite: `places` are rows and columns, (n, 2)."""
+    if len(places):
+        rows, columns = (values.unique().tolist() for values in places.T)
         raise UserError(
-            f"{len(rows)} of {len(x)} samples have NaN or infinity among their features: the first is sample "
-            f"{int(index[rows[0]])}, in features {', '.join(map(str, columns[:5].tolist()))}"
+            f"{len(rows)} of {len(index)} samples have NaN or infinity among their {what}: the first is sample "
+            f"{int(index[rows[0]])}, in {what} {', '.join(map(str, columns[:5]))}"
             f"{' and more' if len(columns) > 5 else ''}; mend the data, or the run that the encoder comes from."
         )
 

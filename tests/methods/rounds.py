@@ -19,7 +19,7 @@ def table(columns: int, classes: int) -> DataSpec:
 
 def shown(x: Tensor, y: Tensor, seed: int = 0) -> SimpleNamespace:
     """What `prepare` reads of a data module whose training rows are x (N, D), with labels y (N,), -1: hidden."""
-    train = SimpleNamespace(index=torch.arange(len(x)), y=y, inputs=lambda rows: x[rows])
+    train = SimpleNamespace(index=torch.arange(len(x)), y=y, inputs=lambda rows, device="cpu": x[rows])
     labelled = (y >= 0).nonzero().squeeze(1)
     return SimpleNamespace(train=train, labelled=labelled, seed=seed, sample=lambda most: torch.arange(len(x))[:most])
 

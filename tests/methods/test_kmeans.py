@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from rounds import shown
 from sklearn.cluster import KMeans as Reference
 from sklearn.datasets import load_digits, load_wine
 from sklearn.metrics import silhouette_score
@@ -216,3 +217,7 @@ def test_features_that_are_not_finite_are_counted_and_named():
 
     with pytest.raises(UserError, match="2 of 178 samples have NaN or infinity .* first is sample 4, in features 3;"):
         objective(Passed(spec), Batch({"all": Stream({"x": x, "index": torch.arange(len(x))}, None)}))
+    x = blobs()[0]
+    x[9, :2], x[10, 2] = torch.inf, torch.nan
+    with pytest.raises(UserError, match="1 of 178 samples have NaN or infinity .* sample 9, in numbers 0, 1;"):
+        objective.prepare(shown(x, torch.full((len(x),), -1)), encoder)

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from batches import batch
 from sklearn.decomposition import PCA
 from worlds import device, overrides, train
 
@@ -33,6 +34,19 @@ def test_components_are_scikit_learns_up_to_their_sign(modality, world, worlds):
     np.testing.assert_allclose(Identity(done.learner.data.spec)(back), expected, atol=1e-4)
     error = objective.errors(encoder, part.inputs(every)).mean()
     assert float(error) == pytest.approx(((expected - x) ** 2).mean(), rel=1e-4)
+
+
+def test_origin_of_a_sample_need_not_be_the_mean_of_all():
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([4.0, 3, 2, 1]) + 5
+    spec = DataSpec("rows", "table", (4,), mean=(0.0,) * 4, std=(1.0,) * 4)
+    encoder = Projection(spec, dim=2)
+    objective = Pca(encoder, spec)  # its origin is 0
+    for part in x.split(64):
+        objective(encoder, batch(all={"x": part}))
+    objective.after_epoch(encoder)
+    reference = PCA(2).fit(x.double().numpy())
+    np.testing.assert_allclose(encoder.components.abs().detach(), np.abs(reference.components_), atol=1e-6)
+    np.testing.assert_allclose(encoder.centre, reference.mean_, atol=1e-6)
 
 
 def test_all_components_give_everything_back():
