@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,10 @@ def test_help_of_the_module():
     assert "hydra" in imported  # the report was read right
     assert not {"torch", "lightning"} & imported
     assert "Groups" in done.stdout
+
+
+def test_the_cost_of_a_semi_supervised_step_is_told(monkeypatch, capsys):
+    script = Path(__file__).parents[1] / "scripts/bench_semi.py"
+    monkeypatch.setattr("sys.argv", [str(script), "--encoder", "cnn", "--rounds", "1", "--mu", "1"])
+    runpy.run_path(str(script), run_name="__main__")
+    assert "fixmatch, cnn: 12 pictures a step" in capsys.readouterr().out
