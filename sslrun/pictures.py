@@ -17,12 +17,14 @@ from sslrun.evaluate.scores import guesses
 from sslrun.learner import Learner
 from sslrun.nn.gather import alone
 from sslrun.nn.modes import evaluating
+from sslrun.profiles import Profile
 from sslrun.record import figures
 from sslrun.record.figures import Picture
 from sslrun.record.gallery import Gallery
 from sslrun.streams import as_seen_by, streams_of
 
 SHOWN = 8  # samples in a picture of views
+COLUMNS = 40  # of a profile, the most telling ones
 POINTS = 1000  # samples in t-SNE and in the projector
 
 
@@ -106,6 +108,17 @@ def confusion(
         return
     title = f"{data.name}, {part} samples, {who}; % of each class"
     gallery.show(name, figures.confusion(predicted.cpu(), labels.cpu(), data.spec.classes, title), step)
+
+
+def profile(gallery: Gallery, name: str, found: Profile, step: int) -> None:
+    """How far each cluster of a method lies from all rows in each column of the table, with its own means in words."""
+    strength = found.deviation.abs().nan_to_num(0.0).amax(0)
+    columns = strength.topk(min(COLUMNS, len(strength))).indices.sort().values
+    words = [[found.word(i, j) for j in columns.tolist()] for i in range(len(found.names))]
+    rows = [f"{cluster} ({size:,} rows)" for cluster, size in zip(found.names, found.sizes, strict=True)]
+    heads = [found.fields[j].name for j in columns.tolist()]
+    title = f"clusters of {name}: mean or commonest value of each column\ncolour: standard deviations from all rows"
+    gallery.show(f"profile_{name}", figures.profile(found.deviation[:, columns], words, rows, heads, title), step)
 
 
 def segments(gallery: Gallery, judge: Judge, predict: Callable[[Any], Tensor], step: int) -> None:

@@ -95,6 +95,26 @@ def heat(panels: dict[str, Tensor]) -> Picture:
     return _array(figure)
 
 
+def profile(cells: Tensor, words: list[list[str]], rows: Sequence[str], columns: Sequence[str], title: str) -> Picture:
+    """Deviations (K, D) of clusters by columns as colours, with a word in every cell where there is room for it."""
+    values = cells.numpy()
+    limit = max(np.nanmax(np.abs(values), initial=1e-6), 1.0)
+    figure = _figure(min(24, 2.5 + 0.62 * len(columns)), min(24, 2.2 + 0.36 * len(rows)))
+    axes = figure.add_subplot()
+    axes.set_facecolor("0.6")
+    shown = axes.imshow(values, cmap="coolwarm", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    axes.set_xticks(range(len(columns)), [c[:24] for c in columns], rotation=90, fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.set_title(title, fontsize=9)
+    for i, line in enumerate(words if len(rows) <= LABELS else ()):
+        for j, word in enumerate(line):
+            shade = "white" if abs(values[i, j]) > 0.7 * limit else "black"
+            word = word.replace(" %", "%").replace(" ", "\n")
+            axes.text(j, i, word, ha="center", va="center", color=shade, fontsize=6)
+    figure.colorbar(shown).ax.tick_params(labelsize=7)
+    return _array(figure)
+
+
 def confusion(predicted: Tensor, labels: Tensor, classes: Sequence[str], title: str) -> Picture:
     """Truth by prediction, each row as shares of its class; -1 is left out."""
     known = (labels >= 0) & (predicted >= 0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sslrun.multitask import settled
@@ -28,6 +29,7 @@ MEANING = {
     "ema": "the same, averaged weights",
     "trivial": "no learning",
 }
+TELLING, CLUSTERS = 3, 12  # columns of a cluster, and clusters, that the terminal shows
 CHOSEN = {MEDIAN: "median of the last 20 evaluations", BEST: "at the best step on validation labels"}
 
 
@@ -118,6 +120,31 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
     seen = " (segments in figures/segments.png)" if (folder / "figures/segments.png").exists() else ""
     speed = f", {metrics['samples_per_s']:,.0f} samples/s" if metrics["samples_per_s"] else ""
     out.print(f"{metrics['status']} after {metrics['wall_s']:.0f} s{speed}; results in {short(folder.path)}{seen}")
+
+
+def profile(name: str, found: Any) -> None:
+    """A few lines about each cluster of a method: its size and the columns that set it apart most."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid.add_column(f"{name} cluster", justify="right")
+    grid.add_column("rows", justify="right")
+    grid.add_column("", justify="right")
+    for i in range(TELLING):
+        grid.add_column("what sets it apart" * (i == 0))
+    largest = sorted(range(len(found.names)), key=lambda i: -found.sizes[i])[:CLUSTERS]
+    for i in sorted(largest):
+        share = f"{100 * found.sizes[i] / sum(found.sizes):.0f} %"
+        told = [(found.fields[j].name, found.word(i, j), found.deviation[i, j]) for j in found.telling(i)]
+        cells = [escape(f"{column} {word} ({away:+.1f})") for column, word, away in told if abs(away) >= 0.05][:TELLING]
+        grid.add_row(str(found.names[i]), f"{found.sizes[i]:,}", share, *cells)
+    out = console()
+    out.print()
+    out.print(grid)
+    rest = len(found.names) - len(largest)
+    more = f", {rest} smaller clusters" if rest else ""
+    out.print(
+        f"in brackets: standard deviations from the mean of all rows; every column{more}: profile_{name}.csv, "
+        f"figures/profile_{name}.png"
+    )
 
 
 def _columns(results: dict[str, dict[str, float]]) -> list[str]:
