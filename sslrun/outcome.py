@@ -90,6 +90,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
         results["random"] = judge.score("random", judge.splits(experiment.random_encoder().eval()))
     if data.spec.shape:
         results["raw"] = judge.score("raw", judge.raw())
+    results["trivial"] = judge.trivial()
     found, predicted, kind = predictions.own(learner, judge)
     results |= found
     best = experiment.monitor and experiment.monitor.checkpoint()

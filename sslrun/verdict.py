@@ -14,7 +14,16 @@ def primary_of(results: dict[str, dict[str, float]], budgets: list[int]) -> str 
     """
     at = f"@{budgets[len(budgets) // 2]}" if budgets else ""
     probes = [f"linear{at}/accuracy", "linear/accuracy", f"layers{at}/best/accuracy", "layers/best/accuracy"]
-    wanted = ("classify/accuracy", *probes, "knn/accuracy", "proxy/auroc", "anomaly/auroc", "cluster/nmi", "task/skill")
+    wanted = (
+        "classify/accuracy",
+        *probes,
+        "knn/accuracy",
+        "proxy/auroc",
+        "anomaly/auroc",
+        "cluster/nmi",
+        "mixture/nmi",
+        "task/skill",
+    )
     judged = {k for s, found in results.items() if s.split(":")[0] in ("model", "trained") and last(s) for k in found}
     better_high = sorted(k for k in judged if not k.endswith(("loss", "inertia")))
     return next((k for k in wanted if k in judged), next(iter(better_high), None))

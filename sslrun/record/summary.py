@@ -96,6 +96,7 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
     results, out = metrics["results"], console()
     subjects = [s for s in results if s.split(":")[0] in ROWS]
     columns = [c for c in _columns(results) if any(c in results[s] for s in subjects)]
+    columns = columns or sorted({c for s in subjects for c in results[s] if c.endswith("/silhouette")})
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("", no_wrap=True)
     for column in columns:
@@ -154,7 +155,19 @@ def _columns(results: dict[str, dict[str, float]]) -> list[str]:
         if subject == "supervised" and found:
             metrics = {k: v for k, v in metrics.items() if k in found}  # its own heads stay in metrics.json
         found += [k for k in metrics if k not in found and not DETAIL.search(k)]
-    kinds = ("classify", "knn", "linear", "layers", "finetune", "graph", "proxy", "anomaly", "cluster", "task")
+    kinds = (
+        "classify",
+        "knn",
+        "linear",
+        "layers",
+        "finetune",
+        "graph",
+        "proxy",
+        "anomaly",
+        "cluster",
+        "mixture",
+        "task",
+    )
     order = {k: i for i, k in enumerate(kinds)}
     return sorted(found, key=lambda k: order.get(k.split("/")[0].split("@")[0], len(kinds)))
 
