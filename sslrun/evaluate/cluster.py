@@ -122,7 +122,7 @@ def refuse(data: Any, *, model: str = "kmeans", **_: Any) -> None:
 
 
 def trivial(train: Tensor, test: Tensor, spec: DataSpec) -> dict[str, float]:
-    """The scores of one cluster for all rows, the commonest class of the training labels (N,), on the test ones (M,)."""
+    """One cluster for all rows, the commonest class of the training labels (N,), scored on those of test (M,)."""
     names = match(torch.zeros_like(train), train, 1, spec.num_classes)
     return cluster_scores(torch.zeros_like(test), test, spec.num_classes, names)
 
