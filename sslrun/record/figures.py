@@ -175,20 +175,36 @@ def beliefs(
 
 def scatter(points: np.ndarray, labels: Tensor, classes: Sequence[str], title: str) -> Picture:
     """Points (N, 2), coloured by class; unlabelled ones (-1) grey."""
-    figure = _figure(6.4, 5.2)
-    axes = figure.add_subplot()
-    y = labels.numpy()
-    axes.scatter(*points[y < 0].T, s=5, color="0.7", label="no label" if (y < 0).any() and len(classes) else None)
-    if len(classes) <= LABELS:
-        colours = _palette(len(classes))
-        for c, name in enumerate(classes):
-            axes.scatter(*points[y == c].T, s=8, color=colours[c], label=name[:16])
-        if len(classes):
-            axes.legend(fontsize=7, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    else:
-        shown = axes.scatter(*points[y >= 0].T, s=8, c=y[y >= 0], cmap="turbo")
-        figure.colorbar(shown, label="class")
-    axes.set(xticks=[], yticks=[], title=title)
+    return scatters(points, {title: (labels, classes)})
+
+
+def scatters(
+    points: np.ndarray,
+    panels: dict[str, tuple[Tensor, Sequence[str]]],
+    title: str = "",
+    axes_names: Sequence[str] = ("", ""),
+) -> Picture:
+    """The same points (N, 2) side by side, coloured by class, -1 grey, or by numbers, which have no classes."""
+    figure = _figure(6.4 * len(panels), 5.2)
+    for i, (name, (values, classes)) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), i)
+        y = values.numpy()
+        if values.is_floating_point():
+            shown = axes.scatter(*points.T, s=8, c=y, cmap="viridis")
+            figure.colorbar(shown)
+        elif len(classes) <= LABELS:
+            axes.scatter(*points[y < 0].T, s=5, color="0.7", label="none" if (y < 0).any() and len(classes) else None)
+            colours = _palette(len(classes))
+            for c, word in enumerate(classes):
+                axes.scatter(*points[y == c].T, s=8, color=colours[c], label=word[:16])
+            if len(classes):
+                axes.legend(fontsize=7, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        else:
+            axes.scatter(*points[y < 0].T, s=5, color="0.7")
+            shown = axes.scatter(*points[y >= 0].T, s=8, c=y[y >= 0], cmap="turbo")
+            figure.colorbar(shown)
+        axes.set(xticks=[], yticks=[], title=name, xlabel=axes_names[0], ylabel=axes_names[1])
+    figure.suptitle(title or None, fontsize=11)
     return _array(figure)
 
 
