@@ -50,7 +50,7 @@ def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: i
         for m in rivals
         if m in found
     ]
-    if not own or not others:
+    if not own or not others or not rows:
         return "unknown"
     (ours, mine), (best, theirs) = (max(pairs, key=lambda pair: pair[0]) for pairs in (own, others))
     noise = 2 * math.sqrt(max(best * (1 - best), 1e-4) / rows)

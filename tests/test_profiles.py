@@ -74,6 +74,7 @@ def test_customer_segments_through_the_command_line(command, method, labels):
     assert f"{method} cluster" in said.out and "spend [EUR] " in said.out and "(+1.0)" in said.out
     results = json.loads((run / "metrics.json").read_text())["results"]
     assert not labels or results["model"]["cluster/accuracy"] == 1
+    assert results["model"]["cluster/silhouette"] > 0.2 and ("cluster silhouette" in said.out) != labels
 
 
 def test_profiles_of_what_is_no_table_or_no_cluster_are_refused(command):

@@ -40,8 +40,6 @@ def cluster(
     `model` is `kmeans`, whose `inertia` is the mean squared distance of a test row to its centre; or `gmm`, a Gaussian
     mixture with one covariance that all components share, of the first principal components of the features.
     """
-    from sklearn.metrics import silhouette_score
-
     seen, asked = ordered(train, labelled=False), ordered(test, labelled=False)
     fitted, judged = seen.features.cpu().double(), asked.features.cpu().double()
     if not len(fitted) or not len(judged):
@@ -56,10 +54,7 @@ def cluster(
     own, assigned, found, how = MODELS[model](fitted, judged, groups, seed)
     names = match(own, seen.labels.cpu(), groups, spec.num_classes)
     found |= cluster_scores(assigned, asked.labels.cpu(), spec.num_classes, names)
-    draw = torch.Generator().manual_seed(seed_of("silhouette", seed))
-    some = torch.randperm(len(judged), generator=draw)[:SILHOUETTE_ROWS]
-    if 1 < len(assigned[some].unique()) < len(some):
-        found["silhouette"] = float(silhouette_score(judged[some].numpy(), assigned[some].numpy()))
+    found |= silhouette(judged, assigned, seed)
     found["protocol"] = {
         "": {
             "k": groups,
@@ -67,10 +62,21 @@ def cluster(
             "rows": len(fitted),
             "standardised": "training mean and standard deviation" if standardise else "no",
             "accuracy": "clusters named one to one by the training labels (Hungarian matching), scored on test",
-            "silhouette_rows": len(some),
+            "silhouette_rows": min(len(judged), SILHOUETTE_ROWS),
         }
     }
     return found
+
+
+def silhouette(x: Tensor, assigned: Tensor, seed: int) -> dict[str, float]:
+    """The mean silhouette (Rousseeuw 1987) of a sample of rows (N, D) in clusters (N,); nothing of a single cluster."""
+    from sklearn.metrics import silhouette_score
+
+    draw = torch.Generator().manual_seed(seed_of("silhouette", seed))
+    some = torch.randperm(len(x), generator=draw)[:SILHOUETTE_ROWS]
+    if not 1 < len(assigned[some].unique()) < len(some):
+        return {}
+    return {"silhouette": float(silhouette_score(x[some].numpy(), assigned[some].numpy()))}
 
 
 def _kmeans(fitted: Tensor, judged: Tensor, groups: int, seed: int) -> tuple[Tensor, Tensor, dict, dict]:

@@ -166,7 +166,7 @@ class Judge:
         return out
 
     def probabilities(self, predict: Callable[[Any], Tensor], part: Part, batch: int = 512) -> Tensor:
-        """A model's predictions for a part, (N, K) on the CPU."""
+        """A model's predictions, or an encoder's features, for a part, (N, K) on the CPU."""
         out = []
         with torch.no_grad(), torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             for rows in torch.arange(len(part)).split(batch):

@@ -114,6 +114,10 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
         True: "it is below the best row without pretraining: no gain here",
         False: "it beats every row without pretraining",
     }.get(metrics["harm"], "one seed cannot tell whether it helped" if rivals else "no other row has it")
+    if (metrics["primary"] or "").endswith("silhouette"):
+        verdict = (
+            "how well clusters are apart, each row's own in its own features; no label says whether they are right"
+        )
     if metrics["primary"]:
         out.print(f"\n* primary, on test samples: {verdict}")
     for remark in metrics["remarks"]:
