@@ -23,7 +23,9 @@ def beside(folder: Path, metrics: Sequence[str]) -> Table | None:
                 cells = columns.setdefault(" ".join(filter(None, words)), {})
                 for row in grid.rows:
                     shown = row.cells.get(column)
-                    cells[lines.name(row)] = lines.value(shown) if shown and shown.numbers else "-"
+                    cells[" ".join(filter(None, (lines.name(row), row.note)))] = (
+                        lines.value(shown) if shown and shown.numbers else "-"
+                    )
     if not columns:
         return None
     table = Table(box=None, pad_edge=False, header_style="bold")
