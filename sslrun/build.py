@@ -19,8 +19,10 @@ from sslrun.data.module import Data
 from sslrun.evaluate.judge import needs_of
 from sslrun.make import make
 from sslrun.nn.optim import scaled_lr, schedule
+from sslrun.profiles import refuse_profile
 from sslrun.record.encoder import load_state, read_config, read_learned
 from sslrun.rng import seed_of
+from sslrun.schema import chosen
 from sslrun.streams import streams_of, views_of
 from sslrun.teacher import takes_teacher, teacher_of
 
@@ -165,6 +167,8 @@ def build(cfg: Any) -> Built:
     }
     before = labels_before(cfg, data)
     refuse_evaluators(cfg, data, evaluators, objectives, before)
+    if cfg.profile:
+        refuse_profile(data.spec, objectives)
     return Built(data, encoder, config, objectives, weights, evaluators, before)
 
 
@@ -252,8 +256,8 @@ def resolved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     cfg.pop("hydra", None)
     refuse_out_of_bounds(cfg)
+    cfg.method = chosen_methods(cfg.method)
     multitask.refuse(cfg.method, overrides)
-    cfg.method = {name: cfg.method[name] for name in sorted(cfg.method)}  # nothing depends on the order of naming
     for key in (*SWEEP_KEYS, "image"):  # data has taken the latter
         cfg.pop(key, None)
     absolute_paths(cfg)
@@ -264,6 +268,19 @@ def resolved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
                 f"encoder= differs from the encoder of weights={cfg.weights} ({theirs['_target_']}); leave it out."
             )
     return cfg
+
+
+def chosen_methods(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The nodes of the run's methods in the order of their names: nothing depends on the order of naming.
+
+    Raises:
+        UserError: a method without a class, of which no file gives one either.
+    """
+    names = chosen(given)
+    unknown = sorted(set(given) - set(names) - methods().keys()) if len(names) < len(given) else []
+    if unknown:
+        raise UserError(f"method.{unknown[0]} has no _target_, the class that it is; give one, or name a known method.")
+    return {name: given[name] for name in names}
 
 
 def _read_weights(cfg: Any) -> tuple[dict[str, Any], DataSpec, Path]:

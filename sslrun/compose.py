@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from sslrun.catalogue import own_folders
 from sslrun.errors import UserError
 from sslrun.explain import explain
-from sslrun.schema import conf_dir, joined, register
+from sslrun.schema import chosen, conf_dir, joined, register
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
     with composer() as composed:
         cfg = composed(overrides)
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
-    return cfg, Path("outputs") / joined(cfg.method) / cfg.data._target_.rpartition(".")[2] / stamp
+    return cfg, Path("outputs") / joined(chosen(cfg.method)) / cfg.data._target_.rpartition(".")[2] / stamp
 
 
 class Runnable(types.ModuleType):

@@ -25,6 +25,7 @@ from sslrun.errors import UserError
 from sslrun.evaluate import features
 from sslrun.evaluate.judge import Judge, blind
 from sslrun.evaluate.scores import guesses
+from sslrun.profiles import profiles
 from sslrun.proxies import proxies
 from sslrun.record import figures, origin, summary
 from sslrun.record.encoder import save_encoder
@@ -35,7 +36,7 @@ from sslrun.schema import Config
 from sslrun.streams import as_seen_by
 from sslrun.verdict import harm_of, last, primary_of
 
-UNHASHED = ("logger", "save_every", "traceback", "max_time")
+UNHASHED = ("logger", "save_every", "traceback", "max_time", "profile")
 
 
 def logger(node: dict[str, Any], folder: RunFolder, checkpoint: Path | None) -> Any:
@@ -91,6 +92,7 @@ def conclude(experiment: Any) -> dict[str, Any]:
         results["random"] = judge.score("random", judge.splits(experiment.random_encoder().eval()))
     if data.spec.shape:
         results["raw"] = judge.score("raw", judge.raw())
+    results["trivial"] = judge.trivial()
     found, predicted, kind = predictions.own(learner, judge)
     results |= found
     best = experiment.monitor and experiment.monitor.checkpoint()
@@ -144,8 +146,14 @@ def conclude(experiment: Any) -> dict[str, Any]:
             write_table(folder / f"audit_{name}.csv", rows)
         if objective.chart is not None:
             gallery.show(f"chart_{name}", figures.panels(objective.chart()), experiment.steps_done)
-    if judged:
-        pictures.features(gallery, splits, data, judge.parts, experiment.steps_done)
+    described = profiles(built.objectives, learner.encoder, judge) if cfg.profile is not False else {}
+    for name, found in described.items():
+        write_table(folder / f"profile_{name}.csv", list(found.rows()))
+        pictures.profile(gallery, name, found, experiment.steps_done)
+    own = (kind, predicted) if predicted is not None else None
+    if judged or own is not None:
+        splits, what = (splits, "the trained encoder") if judged else (judge.splits(encoder), "the inputs")
+        pictures.features(gallery, splits, data, judge.parts, own, what, experiment.steps_done)
     _draw(experiment, judge, predicted if kind == "class" else None)
     own = {s: found for s, found in results.items() if s.split(":")[0] in ("trained", "model", "ema") and last(s)}
     shown_to = {k for found in own.values() for k in found if "/accuracy" in k} | {primary}
@@ -155,6 +163,8 @@ def conclude(experiment: Any) -> dict[str, Any]:
     write_json(folder / "metrics.json", _plain(metrics))
     if experiment.tail is not None:
         experiment.tail.drop()
+    for name, found in described.items():
+        summary.profile(name, found)
     summary.table(metrics, folder)
     return metrics
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,13 +17,17 @@ from sslrun.evaluate.scores import guesses
 from sslrun.learner import Learner
 from sslrun.nn.gather import alone
 from sslrun.nn.modes import evaluating
+from sslrun.profiles import Profile
 from sslrun.record import figures
 from sslrun.record.figures import Picture
 from sslrun.record.gallery import Gallery
 from sslrun.streams import as_seen_by, streams_of
 
 SHOWN = 8  # samples in a picture of views
+COLUMNS = 40  # of a profile, the most telling ones
 POINTS = 1000  # samples in t-SNE and in the projector
+
+Own = tuple[str, Tensor]  # a method's predictions: `class` or `cluster`, and their probabilities (N, K)
 
 
 def views(learner: Learner, gallery: Gallery) -> None:
@@ -78,17 +82,30 @@ def draw(values: dict[str, Tensor], spec: DataSpec) -> Picture | None:
     return None
 
 
-def features(gallery: Gallery, splits: Splits, data: Data, parts: dict[str, Part | None], step: int) -> None:
-    """The encoder's features: t-SNE, the projector, and what a nearest-neighbour classifier confuses."""
+def features(
+    gallery: Gallery, splits: Splits, data: Data, parts: dict[str, Part | None], own: Own | None, what: str, step: int
+) -> None:
+    """The features of `what`: t-SNE, principal components, the projector, and what nearest neighbours confuse.
+
+    Points are coloured by class, and by `own`, the method's predictions of the test part.
+    """
     name = next(n for n in ("test", "val", "train") if splits[n] is not None)
     split, part, bank = splits[name], parts[name], splits["train"]
     spec, rows = data.spec, _spread(len(split.labels))
     shown, labels = split.features[rows], split.labels[rows]
+    told = _told(own, rows, spec) if own is not None and name == "test" else {}
     if len(rows) > 10:
-        title = f"{data.name}, {name} samples, t-SNE of the trained encoder"
-        gallery.show("tsne", figures.scatter(_tsne(shown), labels, spec.classes, title), step)
+        where = f"{data.name}, {name} samples"
+        points = _tsne(shown)
+        gallery.show("tsne", figures.scatter(points, labels, spec.classes, f"{where}, t-SNE of {what}"), step)
+        if told:
+            gallery.show("tsne_model", figures.scatters(points, told, f"{where}, t-SNE of {what}"), step)
+        points, shares = _principal(shown)
+        heads = [f"component {i}: {100 * share:.0f} % of the variance" for i, share in enumerate(shares, 1)]
+        panels = ({"class": (labels, spec.classes)} if spec.num_classes or not told else {}) | told
+        gallery.show("pca", figures.scatters(points, panels, f"{where}, principal components of {what}", heads), step)
     words = [spec.classes[y] if y >= 0 else "none" for y in labels.tolist()]
-    columns = {"class": words, "index": split.index[rows].tolist()}
+    columns = {"class": words, "index": split.index[rows].tolist()} | {k: v.tolist() for k, (v, _) in told.items()}
     pictures = part.inputs(rows) if len(spec.shape) == 3 else None
     gallery.project(shown, columns, pictures)
     known = bank.labels >= 0
@@ -108,6 +125,17 @@ def confusion(
     gallery.show(name, figures.confusion(predicted.cpu(), labels.cpu(), data.spec.classes, title), step)
 
 
+def profile(gallery: Gallery, name: str, found: Profile, step: int) -> None:
+    """How far each cluster of a method lies from all rows in each column of the table, with its own means in words."""
+    strength = found.deviation.abs().nan_to_num(0.0).amax(0)
+    columns = strength.topk(min(COLUMNS, len(strength))).indices.sort().values
+    words = [[found.word(i, j) for j in columns.tolist()] for i in range(len(found.names))]
+    rows = [f"{cluster} ({size:,} rows)" for cluster, size in zip(found.names, found.sizes, strict=True)]
+    heads = [found.fields[j].name for j in columns.tolist()]
+    title = f"clusters of {name}: mean or commonest value of each column\ncolour: standard deviations from all rows"
+    gallery.show(f"profile_{name}", figures.profile(found.deviation[:, columns], words, rows, heads, title), step)
+
+
 def segments(gallery: Gallery, judge: Judge, predict: Callable[[Any], Tensor], step: int) -> None:
     """The picture whose pixels the data are, beside the groups that the method makes of them."""
     height, width = judge.data.raster
@@ -121,6 +149,26 @@ def segments(gallery: Gallery, judge: Judge, predict: Callable[[Any], Tensor], s
 
 def _spread(n: int) -> Tensor:
     return torch.linspace(0, n - 1, min(n, POINTS)).long()
+
+
+def _told(own: Own, rows: Tensor, spec: DataSpec) -> dict[str, tuple[Tensor, Sequence[str]]]:
+    """What a method predicts of these rows, and how sure it is, where that differs from row to row."""
+    kind, p = own
+    guess, sure = guesses(p)[rows], p[rows].amax(1)
+    names = spec.classes if kind == "class" else tuple(map(str, range(p.shape[1])))
+    told = {f"the method's own {kind}": (guess, names)}
+    return told | ({"confidence": (sure, ())} if float(sure.amax() - sure.amin()) > 1e-6 else {})
+
+
+def _principal(features: Tensor) -> tuple[Any, list[float]]:
+    """Features (N, D) by their first two principal components, (N, 2), and the share of the variance in each."""
+    centred = (features - features.mean(0)).double()
+    left, size, _ = torch.linalg.svd(centred, full_matrices=False)
+    points = torch.zeros(len(features), 2).double()
+    points[:, : len(size)] = (left * size)[:, :2]
+    shares = torch.zeros(2).double()
+    shares[: len(size)] = (size.square() / size.square().sum().clamp_min(1e-300))[:2]
+    return points.numpy(), shares.tolist()
 
 
 def _tsne(features: Tensor) -> Any:

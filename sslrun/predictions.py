@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslrun.evaluate.cluster import cluster_scores, named
+from sslrun.evaluate.cluster import cluster_scores, named, silhouette
 from sslrun.evaluate.judge import Judge
 from sslrun.evaluate.scores import guesses, scores
 from sslrun.record.folder import RunFolder, write_table
@@ -118,10 +118,12 @@ def _scores(subject: str, objective: Any, predict: Callable, learner: Any, p: Te
     if objective.predicts == "class":
         found = scores(guess[known], test.labels[known], judge.spec.num_classes) if known.any() else {}
         return {f"classify/{k}": v for k, v in found.items()} | _transductive(objective, train, judge.spec)
-    if not known.any() or judge.spec.normal:  # groups of one class are not held against the others
+    if judge.spec.normal:  # groups of one class are not held against the others
         return {}
+    features = judge.probabilities(learner.encoder, test).double()  # what the groups are made of
+    found = silhouette(features, guess, judge.data.seed)
     assigned = judge.probabilities(lambda x: predict(learner.encoder, x), train).argmax(1)
     names, how = named(assigned, train.y, p.shape[1], judge.spec.num_classes, judge.data.num_labels)
     judge.note("cluster", subject, how)
-    found = cluster_scores(guess, test.labels, judge.spec.num_classes, names)
+    found |= cluster_scores(guess, test.labels, judge.spec.num_classes, names)
     return {f"cluster/{k}": v for k, v in found.items()}

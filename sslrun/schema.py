@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Config:
     launcher: Any = field(default_factory=dict)
     image: str | None = None
     reference: bool | None = True
+    profile: bool | None = None
     supervision: Any = field(default_factory=dict)
 
 
@@ -59,7 +60,13 @@ def register() -> None:
 
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("join", joined, replace=True)
+    OmegaConf.register_new_resolver("chosen", chosen, replace=True)
     OmegaConf.register_new_resolver("unless_alone", lambda names: True if len(names) > 1 else None, replace=True)
+
+
+def chosen(methods: Mapping[str, Any]) -> list[str]:
+    """The names of the run's methods, sorted: an experiment may bring along settings of methods that are not chosen."""
+    return sorted(name for name, node in methods.items() if "_target_" in node)
 
 
 def joined(methods: Iterable[str]) -> str:

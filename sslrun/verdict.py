@@ -14,7 +14,16 @@ def primary_of(results: dict[str, dict[str, float]], budgets: list[int]) -> str 
     """
     at = f"@{budgets[len(budgets) // 2]}" if budgets else ""
     probes = [f"linear{at}/accuracy", "linear/accuracy", f"layers{at}/best/accuracy", "layers/best/accuracy"]
-    wanted = ("classify/accuracy", *probes, "knn/accuracy", "proxy/auroc", "anomaly/auroc", "cluster/nmi", "task/skill")
+    wanted = (
+        "classify/accuracy",
+        *probes,
+        "knn/accuracy",
+        "proxy/auroc",
+        "anomaly/auroc",
+        "cluster/nmi",
+        "mixture/nmi",
+        "task/skill",
+    )
     judged = {k for s, found in results.items() if s.split(":")[0] in ("model", "trained") and last(s) for k in found}
     better_high = sorted(k for k in judged if not k.endswith(("loss", "inertia")))
     return next((k for k in wanted if k in judged), next(iter(better_high), None))
@@ -41,7 +50,7 @@ def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: i
         for m in rivals
         if m in found
     ]
-    if not own or not others:
+    if not own or not others or not rows:
         return "unknown"
     (ours, mine), (best, theirs) = (max(pairs, key=lambda pair: pair[0]) for pairs in (own, others))
     noise = 2 * math.sqrt(max(best * (1 - best), 1e-4) / rows)

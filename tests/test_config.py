@@ -7,9 +7,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from sslrun.build import MODULE_KEYS, OPTIMIZER_KEYS, SWEEP_KEYS
-from sslrun.catalogue import locate, targets, trusted
+from sslrun.catalogue import locate, methods, targets, trusted
 from sslrun.compose import compose
-from sslrun.schema import conf_dir
+from sslrun.schema import chosen, conf_dir
 
 GROUPS = ("method", "data", "encoder", "augmentation", "optimizer", "device", "eval", "logger", "sweep", "launcher")
 FILES = [(group, path.stem) for group in GROUPS for path in sorted(Path(conf_dir(), group).glob("*.yaml"))]
@@ -51,9 +51,11 @@ def test_an_experiment_composes_with_each_of_its_methods(name):
     for method in over.get("method", [None]):
         cfg, _ = compose([f"experiment={name}", *([f"method={method}"] if method else [])])
         found = OmegaConf.to_container(cfg)["method"]
-        assert len(found) == 1, "one method, not what is left of another"
-        node = next(iter(found.values()))
-        assert set(node) - {"_target_", "weight"} <= set(inspect.signature(locate(node["_target_"])).parameters)
+        names = [] if method == "none" else [method or chosen(found)[0]]
+        assert chosen(found) == names, "one method, not what is left of another"
+        for one, node in found.items():  # also what the experiment sets for a method that is not chosen
+            parameters = inspect.signature(locate(methods()[one]["_target_"])).parameters
+            assert set(node) - {"_target_", "weight"} <= set(parameters)
 
 
 @pytest.mark.parametrize("group", ["method", "data"])

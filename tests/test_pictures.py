@@ -1,5 +1,7 @@
 """The pictures that a run leaves, for pictures and for tables."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize(("run", "task"), [("image", "rotation"), ("table", "denoising_autoencoder")])
 def test_figures_of_a_run(runs, run, task):
     folder = runs / run / "figures"
-    wanted = {"beliefs", "views", "curves", "tsne", "confusion", "confusion_knn", f"task_{task}"}
+    wanted = {"beliefs", "views", "curves", "tsne", "tsne_model", "pca", "confusion", "confusion_knn", f"task_{task}"}
     assert {p.stem for p in folder.iterdir()} == wanted
     for path in folder.iterdir():
         values = np.asarray(Image.open(path))
@@ -115,6 +117,50 @@ def test_title_names_the_part_that_is_shown(tmp_path, monkeypatch):
     lean = [a for a in LEAN if a != "logger=none"]
     sslrun.run(["data=iris", "method=simclr", "data.test_fraction=0", "steps=1", "logger=none", *lean], tmp_path / "a")
     assert titles and all("validation samples" in title or "val samples" in title for title in titles)
+
+
+def test_one_tsne_is_shown_by_class_cluster_and_confidence(command, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    computed, drawn, tsne, scatters = [], [], pictures._tsne, figures.scatters
+    monkeypatch.setattr(pictures, "_tsne", lambda x: computed.append(x) or tsne(x))
+    monkeypatch.setattr(figures, "scatters", lambda *given: drawn.append(given) or scatters(*given))
+    said = command("data=iris", "method=gmm", "epochs=5", "eval=[cluster]", "device.threads=1")
+    assert said.status == 0, said.err
+    assert len(computed) == 1
+    by_class, by_model, components = drawn
+    assert by_class[0] is by_model[0] and list(components[1]) == ["class", *by_model[1]]
+    (cluster, names), (confidence, none) = by_model[1].values()
+    assert names == ("0", "1", "2") and set(cluster.tolist()) <= {0, 1, 2} and none == ()
+    assert confidence.amin() >= 1 / 3 - 1e-6 and confidence.amax() <= 1
+    assert len(cluster) == len(confidence) == len(by_class[0]) == 30
+    assert components[3][0].startswith("component 1: ") and components[3][0].endswith(" % of the variance")
+    run = next(Path("outputs").rglob("metrics.json")).parent
+    events = EventAccumulator(str(run), size_guidance={"images": 0})
+    events.Reload()
+    assert {"tsne", "tsne_model", "pca"} <= set(events.Tags()["images"])
+    assert (run / "projector/metadata.tsv").read_text().startswith("class\tindex\tthe method's own cluster\tconfidence")
+
+
+def test_hard_clusters_have_no_confidence_to_show():
+    spec = DataSpec("toy", "table", (2,))
+    told = pictures._told(("cluster", torch.eye(3)[[0, 2, 2, 1]]), torch.arange(4), spec)
+    assert [v.tolist() for v, _ in told.values()] == [[0, 2, 2, 1]]
+    told = pictures._told(("class", torch.tensor([[0.0, 0.0], [0.2, 0.8]])), torch.arange(2), spec)
+    assert [v.tolist() for v, _ in told.values()] == [[-1, 1], pytest.approx([0, 0.8])]
+
+
+def test_principal_components_are_scikit_learns():
+    from sklearn.decomposition import PCA
+
+    x = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([5, 1, 3, 1, 1])
+    points, shares = pictures._principal(x)
+    theirs = PCA(2).fit(x.double().numpy())
+    assert shares == pytest.approx(theirs.explained_variance_ratio_)
+    np.testing.assert_allclose(abs(points), abs(theirs.transform(x.double().numpy())), rtol=1e-6, atol=1e-9)
+    for x in (torch.rand(12, 1), torch.zeros(20, 4)):
+        points, shares = pictures._principal(x)
+        assert points.shape == (len(x), 2) and np.isfinite(points).all() and np.isfinite(shares).all()
 
 
 def test_tsne_of_a_few_and_of_equal_rows():

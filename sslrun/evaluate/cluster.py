@@ -1,4 +1,4 @@
-"""Do features fall into groups, and are the groups the classes? k-means on frozen features."""
+"""Do features fall into groups, and are the groups the classes? k-means or a Gaussian mixture on frozen features."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from sslrun.contracts import DataSpec, Split
+from sslrun.contracts import DataSpec, Split, UserError
 from sslrun.evaluate.features import ordered
 from sslrun.evaluate.scores import scores
+from sslrun.nn.mixture import coefficients, em, joint_log, started
 from sslrun.rng import seed_of
 
 SILHOUETTE_ROWS = 2000  # it compares all pairs
+COMPONENTS = 64  # principal ones that a mixture is fitted to at most: its cost grows with their square
+RESTARTS, FLOOR = 5, 1e-3  # of a mixture; the share of the mean variance that every variance is raised by
 
 
 def cluster(
@@ -23,21 +26,20 @@ def cluster(
     test: Split,
     spec: DataSpec,
     *,
+    model: str = "kmeans",
     k: int = 10,
     standardise: bool = True,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """k-means fitted to the training features, judged on the test features.
+    """Clusters fitted to the training features, judged on the test features.
 
-    There are as many clusters as classes, and `k` where the data names no classes. `inertia` is the mean squared
-    distance of a test row to its centre; `nmi`, `ari` and, where training has labels to name the clusters by,
-    `accuracy` compare the clusters with the test labels. A column that is constant in training does not count when
-    `standardise` is on.
+    There are as many clusters as classes, and `k` where the data names no classes. `nmi`, `ari` and, where training has
+    labels to name the clusters by, `accuracy` compare the clusters with the test labels. A column that is constant in
+    training does not count when `standardise` is on.
+
+    `model` is `kmeans`, whose `inertia` is the mean squared distance of a test row to its centre; or `gmm`, a Gaussian
+    mixture with one covariance that all components share, of the first principal components of the features.
     """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.metrics import silhouette_score
-
     seen, asked = ordered(train, labelled=False), ordered(test, labelled=False)
     fitted, judged = seen.features.cpu().double(), asked.features.cpu().double()
     if not len(fitted) or not len(judged):
@@ -49,33 +51,91 @@ def cluster(
             ((part - mean) / std.masked_fill(constant, 1.0)).masked_fill(constant, 0.0) for part in (fitted, judged)
         )
     groups = min(spec.num_classes or k, len(fitted))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters: a collapsed encoder
-        means = KMeans(groups, n_init=10, random_state=seed).fit(fitted.numpy())
-    assigned = torch.from_numpy(means.predict(judged.numpy())).long()
-    centre = torch.from_numpy(means.cluster_centers_)[assigned]  # (N, D)
-    found: dict[str, Any] = {"inertia": (judged - centre).square().sum(1).mean().item()}
-    names = match(torch.from_numpy(means.labels_).long(), seen.labels.cpu(), groups, spec.num_classes)
+    own, assigned, found, how = MODELS[model](fitted, judged, groups, seed)
+    names = match(own, seen.labels.cpu(), groups, spec.num_classes)
     found |= cluster_scores(assigned, asked.labels.cpu(), spec.num_classes, names)
-    draw = torch.Generator().manual_seed(seed_of("silhouette", seed))
-    some = torch.randperm(len(judged), generator=draw)[:SILHOUETTE_ROWS]
-    if 1 < len(assigned[some].unique()) < len(some):
-        found["silhouette"] = float(silhouette_score(judged[some].numpy(), assigned[some].numpy()))
+    found |= silhouette(judged, assigned, seed)
     found["protocol"] = {
         "": {
             "k": groups,
-            "restarts": 10,
+            **how,
             "rows": len(fitted),
             "standardised": "training mean and standard deviation" if standardise else "no",
             "accuracy": "clusters named one to one by the training labels (Hungarian matching), scored on test",
-            "silhouette_rows": len(some),
-            "selected_on": "training inertia",
+            "silhouette_rows": min(len(judged), SILHOUETTE_ROWS),
         }
     }
     return found
 
 
+def silhouette(x: Tensor, assigned: Tensor, seed: int) -> dict[str, float]:
+    """The mean silhouette (Rousseeuw 1987) of a sample of rows (N, D) in clusters (N,); nothing of a single cluster."""
+    from sklearn.metrics import silhouette_score
+
+    draw = torch.Generator().manual_seed(seed_of("silhouette", seed))
+    some = torch.randperm(len(x), generator=draw)[:SILHOUETTE_ROWS]
+    if not 1 < len(assigned[some].unique()) < len(some):
+        return {}
+    return {"silhouette": float(silhouette_score(x[some].numpy(), assigned[some].numpy()))}
+
+
+def _kmeans(fitted: Tensor, judged: Tensor, groups: int, seed: int) -> tuple[Tensor, Tensor, dict, dict]:
+    """Clusters of the rows that were fitted (N,) and of those to be judged (M,), what was measured, and how."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters: a collapsed encoder
+        means = KMeans(groups, n_init=10, random_state=seed).fit(fitted.numpy())
+    assigned = torch.from_numpy(means.predict(judged.numpy())).long()
+    centre = torch.from_numpy(means.cluster_centers_)[assigned]  # (M, D)
+    inertia = (judged - centre).square().sum(1).mean().item()
+    how = {"restarts": 10, "selected_on": "training inertia"}
+    return torch.from_numpy(means.labels_).long(), assigned, {"inertia": inertia}, how
+
+
+def _gmm(fitted: Tensor, judged: Tensor, groups: int, seed: int) -> tuple[Tensor, Tensor, dict, dict]:
+    """The same by a mixture of Gaussians whose shared covariance needs few rows."""
+    middle = fitted.mean(0)
+    fitted, judged = fitted - middle, judged - middle
+    axes = torch.linalg.eigh(fitted.T @ fitted / len(fitted)).eigenvectors.flip(1)[:, :COMPONENTS]
+    fitted, judged = fitted @ axes, judged @ axes  # (N, C), (M, C)
+    floor = max(FLOOR * float(fitted.square().mean()), 1e-12)  # a collapsed encoder has no variance at all
+    draw = torch.Generator().manual_seed(seed_of("mixture", seed))
+    mixture, value = em(fitted, started(fitted, groups, "tied", "kmeans", floor, RESTARTS, draw), "tied", floor)
+    theta = coefficients(mixture, "tied")[value.argmax()]
+    own, assigned = (joint_log(part, theta, "tied").argmax(1) for part in (fitted, judged))
+    how = {
+        "covariance": f"one for all components, {FLOOR:g} of the mean variance added",
+        "principal_components": axes.shape[1],
+        "restarts": RESTARTS,
+        "selected_on": "training likelihood",
+    }
+    return own, assigned, {}, how
+
+
+MODELS = {"kmeans": _kmeans, "gmm": _gmm}
+
+
+def refuse(data: Any, *, model: str = "kmeans", **_: Any) -> None:
+    """Says before training that there is no such model.
+
+    Raises:
+        UserError: `model` is unknown.
+    """
+    if model not in MODELS:
+        raise UserError(f"model={model} of eval=[cluster] is unknown; choose from {', '.join(MODELS)}.")
+
+
+def trivial(train: Tensor, test: Tensor, spec: DataSpec) -> dict[str, float]:
+    """One cluster for all rows, the commonest class of the training labels (N,), scored on those of test (M,)."""
+    names = match(torch.zeros_like(train), train, 1, spec.num_classes)
+    return cluster_scores(torch.zeros_like(test), test, spec.num_classes, names)
+
+
 cluster.needs = ("features",)
+cluster.refuse = refuse
+cluster.trivial = trivial
 
 
 def match(assigned: Tensor, labels: Tensor, num_clusters: int, num_classes: int) -> Tensor | None:

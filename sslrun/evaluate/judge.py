@@ -58,6 +58,16 @@ class Judge:
         self.seen |= metrics.keys()
         return metrics
 
+    def trivial(self) -> dict[str, float]:
+        """What answers reach that look at no sample, where evaluators have such a row."""
+        train, test, found = self.parts["train"], self.parts["test"], {}
+        for name, evaluator in self.evaluators.items():
+            rule = getattr(getattr(evaluator, "func", evaluator), "trivial", None)
+            if rule is not None and test is not None:
+                scored = rule(train.labels, test.labels, self.spec)
+                found |= {f"{name}/{key}": value for key, value in scored.items()}
+        return found
+
     def within(self, subject: str, encoder: Encoder, n: int, rows: Tensor) -> dict[str, float]:
         """Metrics of an encoder of which everything, the evaluators too, may see only these n labelled rows."""
         train, test = self._encoded("train", encoder, self.parts["train"], rows), self.parts["test"]
@@ -156,7 +166,7 @@ class Judge:
         return out
 
     def probabilities(self, predict: Callable[[Any], Tensor], part: Part, batch: int = 512) -> Tensor:
-        """A model's predictions for a part, (N, K) on the CPU."""
+        """A model's predictions, or an encoder's features, for a part, (N, K) on the CPU."""
         out = []
         with torch.no_grad(), torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             for rows in torch.arange(len(part)).split(batch):

@@ -95,6 +95,26 @@ def heat(panels: dict[str, Tensor]) -> Picture:
     return _array(figure)
 
 
+def profile(cells: Tensor, words: list[list[str]], rows: Sequence[str], columns: Sequence[str], title: str) -> Picture:
+    """Deviations (K, D) of clusters by columns as colours, with a word in every cell where there is room for it."""
+    values = cells.numpy()
+    limit = max(np.nanmax(np.abs(values), initial=1e-6), 1.0)
+    figure = _figure(min(24, 2.5 + 0.62 * len(columns)), min(24, 2.2 + 0.36 * len(rows)))
+    axes = figure.add_subplot()
+    axes.set_facecolor("0.6")
+    shown = axes.imshow(values, cmap="coolwarm", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    axes.set_xticks(range(len(columns)), [c[:24] for c in columns], rotation=90, fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.set_title(title, fontsize=9)
+    for i, line in enumerate(words if len(rows) <= LABELS else ()):
+        for j, word in enumerate(line):
+            shade = "white" if abs(values[i, j]) > 0.7 * limit else "black"
+            word = word.replace(" %", "%").replace(" ", "\n")
+            axes.text(j, i, word, ha="center", va="center", color=shade, fontsize=6)
+    figure.colorbar(shown).ax.tick_params(labelsize=7)
+    return _array(figure)
+
+
 def confusion(predicted: Tensor, labels: Tensor, classes: Sequence[str], title: str) -> Picture:
     """Truth by prediction, each row as shares of its class; -1 is left out."""
     known = (labels >= 0) & (predicted >= 0)
@@ -155,20 +175,36 @@ def beliefs(
 
 def scatter(points: np.ndarray, labels: Tensor, classes: Sequence[str], title: str) -> Picture:
     """Points (N, 2), coloured by class; unlabelled ones (-1) grey."""
-    figure = _figure(6.4, 5.2)
-    axes = figure.add_subplot()
-    y = labels.numpy()
-    axes.scatter(*points[y < 0].T, s=5, color="0.7", label="no label" if (y < 0).any() and len(classes) else None)
-    if len(classes) <= LABELS:
-        colours = _palette(len(classes))
-        for c, name in enumerate(classes):
-            axes.scatter(*points[y == c].T, s=8, color=colours[c], label=name[:16])
-        if len(classes):
-            axes.legend(fontsize=7, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    else:
-        shown = axes.scatter(*points[y >= 0].T, s=8, c=y[y >= 0], cmap="turbo")
-        figure.colorbar(shown, label="class")
-    axes.set(xticks=[], yticks=[], title=title)
+    return scatters(points, {title: (labels, classes)})
+
+
+def scatters(
+    points: np.ndarray,
+    panels: dict[str, tuple[Tensor, Sequence[str]]],
+    title: str = "",
+    axes_names: Sequence[str] = ("", ""),
+) -> Picture:
+    """The same points (N, 2) side by side, coloured by class, -1 grey, or by numbers, which have no classes."""
+    figure = _figure(6.4 * len(panels), 5.2)
+    for i, (name, (values, classes)) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), i)
+        y = values.numpy()
+        if values.is_floating_point():
+            shown = axes.scatter(*points.T, s=8, c=y, cmap="viridis")
+            figure.colorbar(shown)
+        elif len(classes) <= LABELS:
+            axes.scatter(*points[y < 0].T, s=5, color="0.7", label="none" if (y < 0).any() and len(classes) else None)
+            colours = _palette(len(classes))
+            for c, word in enumerate(classes):
+                axes.scatter(*points[y == c].T, s=8, color=colours[c], label=word[:16])
+            if len(classes):
+                axes.legend(fontsize=7, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        else:
+            axes.scatter(*points[y < 0].T, s=5, color="0.7")
+            shown = axes.scatter(*points[y >= 0].T, s=8, c=y[y >= 0], cmap="turbo")
+            figure.colorbar(shown)
+        axes.set(xticks=[], yticks=[], title=name, xlabel=axes_names[0], ylabel=axes_names[1])
+    figure.suptitle(title or None, fontsize=11)
     return _array(figure)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sslrun.multitask import settled
@@ -28,6 +29,7 @@ MEANING = {
     "ema": "the same, averaged weights",
     "trivial": "no learning",
 }
+TELLING, CLUSTERS = 3, 12  # columns of a cluster, and clusters, that the terminal shows
 CHOSEN = {MEDIAN: "median of the last 20 evaluations", BEST: "at the best step on validation labels"}
 
 
@@ -94,6 +96,7 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
     results, out = metrics["results"], console()
     subjects = [s for s in results if s.split(":")[0] in ROWS]
     columns = [c for c in _columns(results) if any(c in results[s] for s in subjects)]
+    columns = columns or sorted({c for s in subjects for c in results[s] if c.endswith("/silhouette")})
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("", no_wrap=True)
     for column in columns:
@@ -111,6 +114,10 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
         True: "it is below the best row without pretraining: no gain here",
         False: "it beats every row without pretraining",
     }.get(metrics["harm"], "one seed cannot tell whether it helped" if rivals else "no other row has it")
+    if (metrics["primary"] or "").endswith("silhouette"):
+        verdict = (
+            "how well clusters are apart, each row's own in its own features; no label says whether they are right"
+        )
     if metrics["primary"]:
         out.print(f"\n* primary, on test samples: {verdict}")
     for remark in metrics["remarks"]:
@@ -120,6 +127,31 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
     out.print(f"{metrics['status']} after {metrics['wall_s']:.0f} s{speed}; results in {short(folder.path)}{seen}")
 
 
+def profile(name: str, found: Any) -> None:
+    """A few lines about each cluster of a method: its size and the columns that set it apart most."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid.add_column(f"{name} cluster", justify="right")
+    grid.add_column("rows", justify="right")
+    grid.add_column("", justify="right")
+    for i in range(TELLING):
+        grid.add_column("what sets it apart" * (i == 0))
+    largest = sorted(range(len(found.names)), key=lambda i: -found.sizes[i])[:CLUSTERS]
+    for i in sorted(largest):
+        share = f"{100 * found.sizes[i] / sum(found.sizes):.0f} %"
+        told = [(found.fields[j].name, found.word(i, j), found.deviation[i, j]) for j in found.telling(i)]
+        cells = [escape(f"{column} {word} ({away:+.1f})") for column, word, away in told if abs(away) >= 0.05][:TELLING]
+        grid.add_row(str(found.names[i]), f"{found.sizes[i]:,}", share, *cells)
+    out = console()
+    out.print()
+    out.print(grid)
+    rest = len(found.names) - len(largest)
+    more = f", {rest} smaller clusters" if rest else ""
+    out.print(
+        f"in brackets: standard deviations from the mean of all rows; every column{more}: profile_{name}.csv, "
+        f"figures/profile_{name}.png"
+    )
+
+
 def _columns(results: dict[str, dict[str, float]]) -> list[str]:
     """Accuracies first, in the order evaluators gave them; variants of the same number stay in metrics.json."""
     found: list[str] = []
@@ -127,7 +159,19 @@ def _columns(results: dict[str, dict[str, float]]) -> list[str]:
         if subject == "supervised" and found:
             metrics = {k: v for k, v in metrics.items() if k in found}  # its own heads stay in metrics.json
         found += [k for k in metrics if k not in found and not DETAIL.search(k)]
-    kinds = ("classify", "knn", "linear", "layers", "finetune", "graph", "proxy", "anomaly", "cluster", "task")
+    kinds = (
+        "classify",
+        "knn",
+        "linear",
+        "layers",
+        "finetune",
+        "graph",
+        "proxy",
+        "anomaly",
+        "cluster",
+        "mixture",
+        "task",
+    )
     order = {k: i for i, k in enumerate(kinds)}
     return sorted(found, key=lambda k: order.get(k.split("/")[0].split("@")[0], len(kinds)))
 

@@ -15,13 +15,14 @@ from sslrun.report.collect import Run
 
 OWN = "classify/accuracy"
 PROBE = re.compile(r"(?P<way>linear|finetune)(?:@(?P<labels>\d+))?/accuracy")
-REFERENCES = ("supervised", "random", "raw", "isolation_forest", "lof")
+REFERENCES = ("supervised", "random", "raw", "isolation_forest", "lof", "trivial")
 MEANING = {
     "supervised": "same network, labels only",
     "random": "same encoder, untrained",
     "raw": "the inputs themselves",
     "isolation_forest": "isolation forest of the inputs",
     "lof": "local outlier factor of the inputs",
+    "trivial": "no learning",
 }
 
 
@@ -53,7 +54,10 @@ def number(run: Run, labels: str | None, metric: str | None, way: str = "linear"
     name = metric or wanted(run, labels, way)
     if name is None:
         return None
-    own = name.split("/")[0].split("@")[0] in ("anomaly", "classify", "cluster", "proxy", "task")
+    family = name.split("/")[0].split("@")[0]
+    own = family in ("anomaly", "classify", "proxy", "task")
+    # clusters of an encoder that the method has trained are as many for every method; its own may be many more
+    own |= family == "cluster" and run.settings.get("weights") is not None
     subjects = ("ema", "model", "trained") if own else ("trained", "ema", "model")
     for subject, found in run.results(*subjects):
         if name in found:

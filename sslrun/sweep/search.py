@@ -15,11 +15,18 @@ class Search:
     """How the points of a study are chosen; this one knows them all from the start, and hears what it does not need.
 
     `name` is the study's folder under outputs/sweeps (null: made of the overrides); `limit` is how many jobs are let
-    through; `over` are axes that an experiment brings along, read before the search is made.
+    through; `over` are axes that an experiment brings along, read before the search is made; `measures` are metrics
+    that its end shows beside each other.
     """
 
-    def __init__(self, name: str | None = None, limit: int = 1000, over: dict[str, Any] | None = None):
-        self.name, self.limit = name, limit
+    def __init__(
+        self,
+        name: str | None = None,
+        limit: int = 1000,
+        over: dict[str, Any] | None = None,
+        measures: Sequence[str] = (),
+    ):
+        self.name, self.limit, self.measures = name, limit, measures
 
     def points(self, axes: Sequence[Axis]) -> list[Point]:
         """The points that are known from the start.

@@ -18,12 +18,20 @@ from sslrun.errors import UserError
 from sslrun.outcome import UNHASHED
 from sslrun.record.summary import console, short
 from sslrun.report import table, write
+from sslrun.report.beside import beside
 from sslrun.sweep.axes import Axis, Point, read
 from sslrun.sweep.drive import Driver
 from sslrun.sweep.screen import Row
 from sslrun.sweep.study import Planner, Study
 
-KEPT = ("name", "limit", "over", "trials", "_target_")  # of the search, what does not say which points it takes first
+KEPT = (
+    "name",
+    "limit",
+    "over",
+    "trials",
+    "measures",
+    "_target_",
+)  # of the search, what does not say which points it takes first
 
 
 def sweep(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConfig]) -> None:
@@ -54,7 +62,7 @@ def sweep(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConf
         except KeyboardInterrupt:
             done = sum(job.done() for job in study.jobs)
             raise KeyboardInterrupt(f"{done} of {jobs} jobs are done; the same command goes on.") from None
-        _report(study)
+        _report(study, search.measures)
         _tell_best(search.best(), fixed)
         _refuse_failures(rows)
     finally:
@@ -100,10 +108,12 @@ def _command(overrides: Sequence[str], flags: Sequence[str] = ("-m",)) -> str:
     return shlex.join(["sslrun", *folders, *flags, *overrides])
 
 
-def _report(study: Study) -> None:
+def _report(study: Study, measures: Sequence[str]) -> None:
     if any(job.done() for job in study.jobs):
         done = write([study.path], study.path / "report")
         console().print(table(done.comparison))
+        if measures and (several := beside(study.path, measures)) is not None:
+            console().print(several)
         console().print(f"\n{short(done.page)}", soft_wrap=True, markup=False)
 
 

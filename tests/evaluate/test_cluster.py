@@ -92,3 +92,46 @@ def test_match_leaves_spare_clusters_without_a_name():
     known = labels >= 0
     assert found["nmi"] == pytest.approx(normalized_mutual_info_score(labels[known], assigned[known]))
     assert cluster_scores(assigned, labels, 2).keys() == {"nmi", "ari"}
+
+
+def test_mixture_is_scikit_learns_with_one_covariance(parts):
+    from sklearn.mixture import GaussianMixture
+
+    train, test = parts
+    found = cluster(train, None, test, SPEC, model="gmm")
+    scaler = StandardScaler().fit(train.features.double().numpy())
+    a, b = (scaler.transform(part.features.double().numpy()) for part in parts)
+    theirs = GaussianMixture(10, covariance_type="tied", reg_covar=1e-3, n_init=5, random_state=0).fit(a)
+    assert found["nmi"] == pytest.approx(normalized_mutual_info_score(test.labels, theirs.predict(b)), abs=0.06)
+    assert found["accuracy"] > 0.5 and "inertia" not in found and 0 < found["silhouette"] < 1
+    assert cluster(train, None, test, SPEC, model="gmm") == found
+    how = found["protocol"][""]
+    assert how["k"] == 10 and how["principal_components"] == 64 and how["selected_on"] == "training likelihood"
+
+
+@pytest.mark.parametrize("model", ["kmeans", "gmm"])
+def test_a_collapsed_encoder_has_one_cluster(parts, model):
+    flat = [Split(torch.full((len(p.labels), 80), 0.3), p.labels, p.index) for p in parts]
+    found = cluster(flat[0], None, flat[1], SPEC, model=model)
+    assert found["nmi"] == 0 and found["accuracy"] < 0.2 and "silhouette" not in found
+
+
+def test_one_cluster_for_all_is_the_commonest_class_of_training():
+    found = cluster.trivial(
+        torch.tensor([2, 2, 0, -1]), torch.tensor([2, 0, 1, 2, -1]), DataSpec("d", "table", (1,), 3)
+    )
+    assert found["nmi"] == found["ari"] == 0 and found["accuracy"] == 0.5
+    assert cluster.trivial(torch.tensor([-1]), torch.tensor([-1]), DataSpec("d", "table", (1,))) == {}
+
+
+def test_an_experiment_ends_in_both_models_on_every_subject(command):
+    lean = ("device.threads=1", "logger=none", "eval.mixture.k=2")
+    said = command("experiment=clustering", "data=wine", "method=none", "seed=0", *lean)
+    assert said.status == 0, said.err
+    lines = {line.split("  ")[0]: line.split()[-7:] for line in said.out.splitlines() if len(line.split()) >= 8}
+    assert {"random (reference)", "raw (reference)", "trivial (reference)"} <= lines.keys()
+    nmi, _, accuracy, silhouette, mixture, _, matched = lines["raw (reference)"]
+    assert float(nmi) > 0.7 and float(accuracy) > 80 and float(silhouette) > 0 and float(mixture) > 0.7
+    assert lines["trivial (reference)"][0] == "0.000" and lines["trivial (reference)"][2] == "38.9"
+    said = command("data=wine", "method=none", "eval=[cluster]", "eval.cluster.model=dbscan")
+    assert said.status and "model=dbscan of eval=[cluster] is unknown; choose from kmeans, gmm." in said.err

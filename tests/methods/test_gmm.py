@@ -121,6 +121,17 @@ def test_bic_finds_how_many_there_were_and_their_shape(worlds):
     assert [(row["k"], row["covariance"]) for row in chosen] == [(3, "tied")]
 
 
+def test_a_singular_mixture_is_not_chosen():
+    """Few rows in many dimensions: the likelihood of small clusters has no bound, and BIC falls with it."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 10, generator=draw).double() + 6 * (torch.arange(60) % 2).view(-1, 1)
+    objective = Gmm(Identity(table(10)), table(10), "auto", "auto", k_range=[2, 16])
+    rows = objective._compare(x - x.mean(0), 0)
+    least = min(rows, key=lambda row: row["bic"])
+    chosen = next(row for row in rows if row["chosen"])
+    assert least["singular"] and not chosen["singular"] and chosen["k"] == 2
+
+
 def test_mixture_is_chosen_reported_and_predicts(command, own_place):
     said = command("method=gmm", "data=iris", "method.gmm.k=auto", "method.gmm.covariance=auto", "eval=[cluster]",
                    "method.gmm.k_range=[2,4]", "logger=none", "device.threads=1", "hydra.run.dir=run")  # fmt: skip

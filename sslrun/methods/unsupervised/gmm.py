@@ -144,17 +144,18 @@ class Gmm(Objective):
         self.set(started(x, k, self.covariance, self.start, self.floor, self.restarts, draw))
 
     def _compare(self, x: Tensor, seed: int) -> list[dict[str, Any]]:
-        """Every number of components and kind of covariance on rows (N, D), by BIC."""
+        """Every number of components and kind of covariance on rows (N, D), by BIC where that means something."""
         table, (n, d) = [], x.shape
         for kind in self.kinds:
             for k in self.range or [self.shares.shape[1]]:
                 draw = torch.Generator().manual_seed(seed_of(seed, "gmm", "bic", k))
-                _, value = em(x, started(x, k, kind, self.start, self.floor, self.restarts, draw), kind, self.floor)
-                best = float(value.max())
+                found, value = em(x, started(x, k, kind, self.start, self.floor, self.restarts, draw), kind, self.floor)
+                best, least = float(value.max()), least_variance(found, kind)[value.argmax()].min()
                 table.append({"covariance": kind, "k": k, "parameters": parameters(kind, k, d), "rows": n,
-                              "log_likelihood": best, "bic": bic(best, kind, k, d, n)})  # fmt: skip
-        least = min(row["bic"] for row in table)
-        return [row | {"chosen": row["bic"] == least} for row in table]
+                              "log_likelihood": best, "bic": bic(best, kind, k, d, n),
+                              "singular": bool(least < 2 * self.floor)})  # fmt: skip
+        best = min(table, key=lambda row: (row["singular"], row["bic"]))
+        return [row | {"chosen": row is best} for row in table]
 
     def features(self, encoder: Encoder, x: Any) -> Tensor:
         with torch.no_grad():
