@@ -85,7 +85,7 @@ def test_losses_are_logged_apart_and_as_the_weighted_sum_of_what_each_is_without
     [
         (["method=[rotation,jigsaw,rotation]"], "names rotation twice; method.rotation.weight=2"),
         (["method=[rotation,kmeans]"], "method=kmeans is not trained by gradients.*method=[[]rotation[]] alone"),
-        (["method=[rotation,denoising_autoencoder]"], "no data in common: .*rotation reads image data"),
+        (["method=[rotation,denoising_autoencoder]"], "no data in common: .*rotation image data"),
         (["method=[rotation,jigsaw]", "method.rotation.weight=0", "method.jigsaw.weight=0"], "leaves nothing to train"),
         (["method=rotation", "method.rotation.weight=0"], "method.rotation.weight=0 leaves nothing to train"),
     ],

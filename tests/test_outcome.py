@@ -88,7 +88,8 @@ def test_without_labels_a_run_finishes_with_what_needs_none(unlabelled, tmp_path
     assert sslrun.run(["method=simclr", *bare], folder=tmp_path / "b")["results"] == {}
     assert "finished after" in capsys.readouterr().out
     kmeans = sslrun.run(["method=kmeans", "method.kmeans.k=3", "epochs=2", *bare], folder=tmp_path / "c")
-    assert kmeans["results"] == {} and {r["label"] for r in rows(tmp_path / "c/predictions.csv")} == {"0", "1", "2"}
+    assert kmeans["results"].keys() == {"model"} and kmeans["results"]["model"].keys() == {"cluster/silhouette"}
+    assert {r["label"] for r in rows(tmp_path / "c/predictions.csv")} == {"0", "1", "2"}
 
 
 # Predictions

@@ -54,12 +54,16 @@ def test_command_runs(command, trained, pictures, own_place, line):
     elif argv[0] == "report":
         shutil.copytree(run, own_place / "outputs/supervised/digits/one")
     elif argv[0] not in USAGE:
-        study = "experiment" in line and not any(w in line for w in ("segmentation", "anomaly", "segments", "clustering"))
+        study = "experiment" in line and not any(
+            w in line for w in ("segmentation", "anomaly", "segments", "clustering")
+        )
         argv += ["seed=0", "labels=40"] if study else []  # with fewer jobs
         argv += ["method=denoising"] if "transfer" in line or "zoo" in line else []
         argv = [w for w in argv if "kmeans" not in w]  # has no width
         # an encoder that has no width, or its own
-        own = any(w in line for w in ("weights", "self_training", "label_spreading", "segment", "anomaly", "clustering"))
+        own = any(
+            w in line for w in ("weights", "self_training", "label_spreading", "segment", "anomaly", "clustering")
+        )
         argv += [s for s in SHORT if not (own and s.startswith("encoder"))]
         argv += ["encoder=cnn", "batch_size=16"] if "image_folder" in line else []
     said = command(*argv)

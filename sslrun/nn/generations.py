@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sslrun.contracts import Batch, DataSpec, Encoder
 from sslrun.nn.modes import Frozen
 from sslrun.nn.optim import cycle_of
-from sslrun.nn.semi import SemiSupervised
+from sslrun.nn.semi import SemiSupervised, single
 
 
 class Network(Frozen):
@@ -24,9 +24,9 @@ class Network(Frozen):
 
     @torch.no_grad()
     def predict(self, x: Any) -> Tensor:
-        """Class probabilities, (B, K) in fp32."""
+        """Class probabilities, (B, K), at least in fp32."""
         encoder, head = self.module
-        return torch.softmax(head(encoder(x)).float(), 1)
+        return torch.softmax(single(head(encoder(x))), 1)
 
 
 class Generations(SemiSupervised):

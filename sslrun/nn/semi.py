@@ -40,12 +40,12 @@ class SemiSupervised(Classifier):
 
     def logits(self, encoder: Encoder, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Class logits of each of the inputs, in fp32; in one pass, so that batch norm sees one batch of them all."""
-        return self.head(encoder(torch.cat(inputs))).float().split([len(x) for x in inputs])
+        return single(self.head(encoder(torch.cat(inputs)))).split([len(x) for x in inputs])
 
     def averaged(self, x: Tensor) -> Tensor:
         """Class logits of the averaged network, (B, K) in fp32."""
         encoder, head = self.ema.module
-        return head(encoder(x)).float()
+        return single(head(encoder(x)))
 
     @property
     def done(self) -> Tensor:
@@ -119,6 +119,11 @@ class WeakToStrong(SemiSupervised):
         for name, (weight, term) in self.extra(strong, trust).items():
             out["loss"], out[name] = out["loss"] + weight * term, term
         return out
+
+
+def single(x: Tensor) -> Tensor:
+    """At least single precision, which exponentials want; a run in double keeps it."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def hits(guess: Tensor, y: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ class TemporalEnsembling(SemiSupervised):
                 seen[2],
                 earlier=(seen[0], seen[1]),
                 settings={"momentum": 0.6, "unlabelled_weight": 3.0, "ramp": 0.4},
-                expected={"loss": -log(0.3) + 3 * apart, "loss_unlabelled": apart, "mask_rate": 2 / 3},
+                expected={"loss": -log(0.3) + 3 * apart, "loss_unlabelled": apart, "remembered": 2 / 3},
                 learns={"unlabelled.view": (0, 1)},
             ),
             Example(
