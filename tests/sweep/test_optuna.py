@@ -247,6 +247,7 @@ def test_a_search_from_end_to_end(command):
     assert before.items() <= {p: p.stat().st_mtime_ns for p in folder.glob("*/metrics.json")}.items()
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on(command, own_place):
     argv = [*SEARCH, "epochs=4", "batch_size=64", "save_every=0.05", "sweep.trials=3"]
     with open("log", "w") as log:

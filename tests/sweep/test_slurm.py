@@ -211,6 +211,7 @@ def test_slurm_is_asked_for_what_a_job_needs_and_brings_it_back(cluster, whole):
     assert_identical("mine", whole)
 
 
+@pytest.mark.slow
 def test_one_task_with_two_processes(cluster):
     argv = [*LEAN, *QUEUED, "launcher.cpus=2", "device=ddp_cpu", "epochs=1", "optimizer=sgd"]
     finish(argv, "mine")
