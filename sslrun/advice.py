@@ -28,6 +28,7 @@ class Advice(pl.Callback):
         self.said: dict[str, str] = {}
         self._trusted: dict[str, Any] = {}
         self._count = 0
+        self._examined: Any = None  # beliefs that were looked into: they change at looks, not at steps
 
     def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, *_: Any) -> None:
         self._count += 1
@@ -38,7 +39,9 @@ class Advice(pl.Callback):
                 self._tell(trainer, "idle", self._idle(learner, key))
             self._trusted = {}
         found = self.look.beliefs
-        if found is not None and len(found.guesses) and trainer.global_step > max(WINDOW, EARLY * self.total):
+        late = trainer.global_step > max(WINDOW, EARLY * self.total)
+        if late and found is not None and found is not self._examined and len(found.guesses):
+            self._examined = found
             share, most = found.shares.max(0)
             if share >= SINGLE > found.prior.max():
                 self._tell(trainer, "single", self._single(learner, int(most)))

@@ -150,10 +150,10 @@ def conclude(experiment: Any) -> dict[str, Any]:
     for name, found in described.items():
         write_table(folder / f"profile_{name}.csv", list(found.rows()))
         pictures.profile(gallery, name, found, experiment.steps_done)
-    own = (kind, predicted) if predicted is not None else None
-    if judged or own is not None:
+    told = (kind, predicted) if predicted is not None else None
+    if judged or told is not None:
         splits, what = (splits, "the trained encoder") if judged else (judge.splits(encoder), "the inputs")
-        pictures.features(gallery, splits, data, judge.parts, own, what, experiment.steps_done)
+        pictures.features(gallery, splits, data, judge.parts, told, what, experiment.steps_done)
     _draw(experiment, judge, predicted if kind == "class" else None)
     own = {s: found for s, found in results.items() if s.split(":")[0] in ("trained", "model", "ema") and last(s)}
     shown_to = {k for found in own.values() for k in found if "/accuracy" in k} | {primary}
