@@ -71,7 +71,8 @@ def calibration_error(p: Tensor, y: Tensor) -> Tensor:
 def gradient_norms(encoder: Encoder, objective: Objective, batch: Batch) -> dict[str, float]:
     """The norm of each loss term's gradient by the encoder's weights, in eval mode, by the term's name."""
     weights = [w for w in encoder.parameters() if w.requires_grad]
-    with torch.enable_grad():
+    # a compiled encoder's backward runs once only, and here each term wants its own
+    with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
         terms = {k: v for k, v in objective(encoder, batch).items() if k.startswith("loss_")}
         found = {}
         for name, term in terms.items():

@@ -1,6 +1,8 @@
 """What a classifier believes, and what is said of it while a run goes on."""
 
+import copy
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ from torch import nn
 from sslrun.advice import Advice
 from sslrun.beliefs import Beliefs, bins, calibration_error, gradient_norms, unlabelled
 from sslrun.contracts import DataSpec
+from sslrun.encoders.cnn import Cnn
 from sslrun.record.figures import beliefs as picture
 
 
@@ -54,6 +57,23 @@ def test_gradient_norms_are_each_terms_own():
     with torch.no_grad():  # as a look is
         assert gradient_norms(encoder, objective, None) == {"loss_labelled": 3.0, "loss_unlabelled": 8.0}
     assert encoder.w.grad is None
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiling for a CPU needs g++")
+def test_gradient_norms_of_a_compiled_encoder():
+    plain = Cnn(DataSpec("d", "image", (1, 8, 8), 3, ("a", "b", "c")), width=2)
+    compiled = copy.deepcopy(plain)
+    compiled.compile()
+
+    def objective(encoder, x):
+        z = encoder(x)
+        return {"loss_a": z.sum(), "loss_b": z.square().sum()}
+
+    objective(compiled, torch.randn(24, 1, 8, 8))["loss_a"].backward()
+    plain.load_state_dict(compiled.state_dict())
+    batch = torch.randn(40, 1, 8, 8)  # another size than that of training, so that it is compiled for any
+    found, wanted = (gradient_norms(e.eval(), objective, batch) for e in (compiled, plain))
+    assert found == pytest.approx(wanted, rel=1e-5)
 
 
 def test_guessed_rows_have_no_label_and_lie_all_over_the_part():
