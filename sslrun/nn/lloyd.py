@@ -51,8 +51,8 @@ def assign(rows: Tensor, centres: Tensor, squares: Tensor, before: Tensor | None
             torch.min(half, 2, out=(low, near))
         else:
             torch.amin(half, 2, out=low)
-            goes = low < half.gather(2, near.unsqueeze(2)).squeeze(2)
-            near[goes] = half[goes].min(1).indices
+            goes = (low < half.gather(2, near.unsqueeze(2)).squeeze(2)).flatten().nonzero().squeeze(1)
+            near.view(-1)[goes] = half.view(-1, k).index_select(0, goes).min(1).indices
     return nearest, least.mul_(2).add_(squares).clamp_min_(0)
 
 
@@ -66,11 +66,9 @@ def totals(rows: Tensor, nearest: Tensor, k: int) -> Tensor:
 
 def corrected(sums: Tensor, rows: Tensor, before: Tensor, nearest: Tensor) -> Tensor:
     """Sums (R, K, D + 1) after some rows went from a cluster `before` to another (N, R): only these are touched."""
-    differ = before != nearest
-    for r in range(len(sums)):
-        some = differ[:, r].nonzero().squeeze(1)
-        part = rows[some]
-        sums[r].index_add_(0, nearest[some, r], part).index_add_(0, before[some, r], part, alpha=-1)
+    row, restart = (before != nearest).nonzero(as_tuple=True)
+    part, flat, first = rows[row], sums.flatten(0, 1), restart * sums.shape[1]
+    flat.index_add_(0, first + nearest[row, restart], part).index_add_(0, first + before[row, restart], part, alpha=-1)
     return sums
 
 
@@ -106,25 +104,31 @@ def lloyd(x: Tensor, centres: Tensor, most: int = 300, tol: float = 1e-6) -> tup
     """Lloyd's passes on rows (N, D) from starts (R, K, D), all restarts at once; those that converged drop out.
 
     A restart has converged when no centre moves by more than `tol` times the rows' spread. Returns the centres of the
-    best restart (K, D), each row's cluster in it (N,), and the inertia of every restart (R,).
+    best restart (K, D), each row's cluster in it (N,), and the inertia of every restart (R,): the best one's as it is
+    returned, the others' before their last move.
     """
     rows, squares, centres = extended(x), x.square().sum(1, keepdim=True), centres.clone()
     limit = tol * squares.mean().sqrt()
     live = torch.arange(len(centres), device=x.device)
+    inertia = x.new_zeros(len(centres))
     sums = before = None
     for _ in range(most):
-        nearest, distance = assign(rows, centres[live], squares, before)
+        now = centres[live]
+        nearest, distance = assign(rows, now, squares, before)
+        inertia[live] = distance.sum(0)
         sums = totals(rows, nearest, centres.shape[1]) if sums is None else corrected(sums, rows, before, nearest)
-        new = refilled(means(sums, centres[live]), sums[..., -1], x[distance.max(0).indices])
-        going = (new - centres[live]).norm(dim=2).amax(1) > limit
+        new, counts = means(sums, now), sums[..., -1]
+        if not bool(counts.all()):
+            new = refilled(new, counts, x[distance.max(0).indices])
+        going = (new - now).norm(dim=2).amax(1) > limit
         centres[live] = new
-        live, sums, before = live[going], sums[going], nearest[:, going]
-        if not len(live):
+        if not bool(going.any()):
             break
-    nearest, distance = assign(rows, centres, squares)
-    inertia = distance.sum(0)
+        live, sums, before = live[going], sums[going], nearest[:, going]
     best = inertia.argmin()
-    return centres[best], nearest[:, best], inertia
+    nearest, distance = assign(rows, centres[best : best + 1], squares)
+    inertia[best] = distance.sum()
+    return centres[best], nearest[:, 0], inertia
 
 
 def plus_plus(x: Tensor, k: int, restarts: int, generator: torch.Generator) -> Tensor:
@@ -136,17 +140,20 @@ def plus_plus(x: Tensor, k: int, restarts: int, generator: torch.Generator) -> T
     draws = torch.rand(k, restarts, trials, dtype=x.dtype, generator=generator).to(x.device)
     pairs = squared_distances(x, x.unsqueeze(0))[:, 0] if len(x) <= PAIRS else None  # (N, N)
 
+    space = x.new_empty(restarts * trials, len(x))  # fresh memory costs more than what is done in it
+
     def to_rows(chosen: Tensor) -> Tensor:  # (R, T) to (R, T, N)
         if pairs is not None:
-            return pairs[chosen]
+            return torch.index_select(pairs, 0, chosen.flatten(), out=space[: chosen.numel()]).view(*chosen.shape, -1)
         return squared_distances(x, x[chosen]).permute(1, 2, 0)
 
     picked = (draws[0, :, :1] * len(x)).long()  # (R, 1)
-    nearest = to_rows(picked)[:, 0]  # (R, N)
+    nearest = to_rows(picked)[:, 0].clone()  # (R, N)
     for step in range(1, k):
         mass = nearest.cumsum(1)
         candidates = torch.searchsorted(mass, draws[step] * mass[:, -1:], right=True).clamp_max(len(x) - 1)  # (R, T)
-        distance = torch.minimum(to_rows(candidates), nearest.unsqueeze(1))  # (R, T, N)
+        distance = to_rows(candidates)  # (R, T, N)
+        torch.minimum(distance, nearest.unsqueeze(1), out=distance)
         best = distance.sum(2).argmin(1)
         each = torch.arange(restarts, device=x.device)
         picked = torch.cat([picked, candidates[each, best].unsqueeze(1)], 1)
