@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sslrun.contracts import DataSpec, Encoder, UserError
+from sslrun.nn.columns import Columns
 
 
 class Mlp(Encoder):
@@ -32,13 +33,10 @@ class Mlp(Encoder):
             )
         if not len(widths):
             raise UserError("encoder.widths=[] has no hidden layer; [256, 256] has two.")
-        kinds = [field.kind for field in spec.fields] or ["numeric"] * spec.shape[0]
-        numeric = [i for i, kind in enumerate(kinds) if kind != "categorical"]
-        self.categorical = [i for i, kind in enumerate(kinds) if kind == "categorical"]
-        self.register_buffer("numeric", torch.tensor(numeric, dtype=torch.int64), persistent=False)
-        sizes = [spec.fields[i].size for i in self.categorical]
+        self.columns = Columns(spec)
+        sizes = self.columns.categories.values()
         self.embeddings = nn.ModuleList(nn.Embedding(n, min(16, math.ceil(math.sqrt(n)))) for n in sizes)
-        inputs = 2 * len(numeric) + sum(e.embedding_dim for e in self.embeddings)
+        inputs = 2 * len(self.columns.numeric) + sum(e.embedding_dim for e in self.embeddings)
         self.layers = nn.ModuleList()
         for width in widths:
             self.layers.append(nn.Sequential(nn.Linear(inputs, width), nn.LayerNorm(width), nn.ReLU()))
@@ -47,14 +45,12 @@ class Mlp(Encoder):
 
     def inputs(self, x: Tensor) -> Tensor:
         """(B, columns) to the inputs of the first layer, (B, I)."""
-        value = self.standardise(x)[:, self.numeric]
-        missing = x[:, self.numeric].isnan().to(value.dtype)
+        numeric = self.columns.numeric
+        value = self.standardise(x)[:, numeric]
+        missing = x[:, numeric].isnan().to(value.dtype)
         # a constant column divides 0 by 0 where its standard deviation is stated as 0
         parts = [value.nan_to_num(0.0, 0.0, 0.0), missing]
-        for i, embedding in zip(self.categorical, self.embeddings, strict=True):
-            code = x[:, i].nan_to_num(0.0).long()
-            known = (code >= 0) & (code < embedding.num_embeddings)
-            parts.append(embedding(code * known))
+        parts += [embed(code) for embed, code in zip(self.embeddings, self.columns.codes(x), strict=True)]
         return torch.cat(parts, 1)
 
     def stages(self, x: Tensor) -> list[Tensor]:

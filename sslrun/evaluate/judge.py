@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sslrun.contracts import DataSpec, Encoder, Split
 from sslrun.data.module import Data, Part
+from sslrun.encoders.identity import Identity
 from sslrun.evaluate import features
 from sslrun.evaluate.proxy import naive, scaled
 
@@ -91,15 +92,18 @@ class Judge:
         return self._split(name, part, rows, **found)
 
     def raw(self) -> Splits:
-        """The flattened inputs in the place of features, averaged down where a sample is large, and naive scores."""
-        fill = torch.tensor(self.spec.mean)
-        splits: Splits = {}
-        for name, part in self.parts.items():
-            x = part and features.raw(lambda rows, part=part: part.inputs(rows), len(part), fill=fill)
-            splits[name] = part and self._split(name, part, torch.arange(len(part)), features=x)
-        if "scores" in self.needs:
-            for split in filter(None, splits.values()):
-                split.scores = naive(splits["train"].features, split.features, self.spec)
+        """The flattened inputs in the place of features, averaged down where a sample is large, and naive scores.
+
+        Columns of a table, each in its own unit, are standardised, and a category is an indicator for each value.
+        """
+        fill, table = torch.tensor(self.spec.mean), Identity(self.spec) if self.spec.fields else nn.Identity()
+        there = {name: part for name, part in self.parts.items() if part is not None}
+        plain = {name: features.raw(part.inputs, len(part), fill=fill) for name, part in there.items()}
+        splits: Splits = dict.fromkeys(self.parts)
+        for name, part in there.items():
+            splits[name] = self._split(name, part, torch.arange(len(part)), features=table(plain[name]))
+            if "scores" in self.needs:
+                splits[name].scores = naive(plain["train"], plain[name], self.spec)
         return splits
 
     def scored(self, name: str, score: Callable[[Part], Tensor]) -> Splits:
@@ -118,7 +122,9 @@ class Judge:
         if not detectors:
             return {}
         raw = self.raw()
-        x = {name: scaled(raw[name].features, self.spec) for name in ("train", "test")}
+        x = {name: raw[name].features.double() for name in ("train", "test")}
+        if not self.spec.fields:
+            x = {name: scaled(part, self.spec) for name, part in x.items()}
         splits: dict[str, Splits] = {}
         for name, detector in detectors.items():
             score = detector(x["train"], x["test"], self.data.seed)

@@ -6,6 +6,7 @@ import torch
 from sslrun.contracts import DataSpec, Field, UserError
 from sslrun.encoders.identity import Identity
 from sslrun.encoders.mlp import Mlp
+from sslrun.encoders.projection import Projection
 
 NAN = float("nan")
 
@@ -51,8 +52,18 @@ def test_a_constant_column_is_harmless():
 
 def test_identity_is_the_standardised_input():
     encoder = Identity(table())
-    assert encoder.dim == 3 and not list(encoder.parameters())
-    torch.testing.assert_close(encoder(torch.tensor([[50.0, 3.0, NAN]])), torch.tensor([[1.0, 1.0, 0.0]]))
+    assert encoder.dim == 6 and not list(encoder.parameters())
+    x = torch.tensor([[50.0, 3.0, NAN], [40.0, 0.0, 1.7], [40.0, 9.0, 1.7]])
+    numbers = torch.tensor([[1.0, 0], [0, 0], [0, 0]])
+    values = torch.tensor([[0.0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]])  # of codes 1 to 4; 0 is missing, 9 unknown
+    torch.testing.assert_close(encoder(x), torch.cat([numbers, values], 1))
+
+
+def test_what_all_directions_keep_is_the_sample():
+    encoder = Projection(table(), dim=6)
+    x = torch.tensor([[50.0, 3.0, 1.6], [41.0, 1.0, 1.9]])
+    torch.testing.assert_close(encoder.back(encoder(x)), x, atol=1e-4, rtol=0)
+    torch.testing.assert_close(encoder.flat(encoder(x)), Identity(table())(x), atol=1e-5, rtol=0)
 
 
 def test_pictures_are_refused():

@@ -9,7 +9,8 @@ from torch import nn
 import sslrun
 from sslrun.contracts import Encoder
 from sslrun.data.module import Data
-from sslrun.data.table import iris
+from sslrun.data.table import csv, iris
+from sslrun.encoders.identity import Identity
 from sslrun.evaluate.finetune import finetune
 from sslrun.evaluate.judge import Judge, needs_of
 from sslrun.evaluate.layers import layers
@@ -63,6 +64,15 @@ def test_stages_are_made_only_when_asked_for(data):
     assert [s.shape for s in stages] == [(len(data.train), 4)] * 2
 
 
+def test_raw_rows_of_a_table_are_standardised_and_categories_indicators(tmp_path):
+    path, towns = tmp_path / "people.csv", ["Oslo", "Rome", "Bern"]
+    path.write_text("pay,town\n" + "".join(f"{3000 + i},{towns[i % 3]}\n" for i in range(30)))
+    data = Data(csv(str(path)), seed=0, split_seed=0)
+    found, given = judge_of(data).raw()["train"].features, data.train.inputs(torch.arange(len(data.train)))
+    assert found.shape[1] == 4 and found[:, 0].std(correction=0) == pytest.approx(1, abs=1e-3)
+    assert torch.equal(found[:, 1:].argmax(1) + 1, given[:, 1].long()) and found[:, 1:].sum(1).eq(1).all()
+
+
 def test_names_of_metrics(data):
     judge = judge_of(data, mine=evaluator(lambda *_: {"accuracy": 0.5, "@6/accuracy": 0.25}))
     assert judge.score("trained", judge.raw()) == {"mine/accuracy": 0.5, "mine@6/accuracy": 0.25}
@@ -78,7 +88,7 @@ def test_evaluators_see_labels_budgets_and_inputs_of_each_part(data):
     judge = judge_of(data, mine=evaluator(look))
     judge.score("raw", judge.raw())
     for name, part in (("train", data.train), ("val", data.val), ("test", data.open_test())):
-        assert torch.equal(seen[name].features, part.inputs(torch.arange(len(part))))
+        assert torch.equal(seen[name].features, Identity(data.spec)(part.inputs(torch.arange(len(part)))))
         assert torch.equal(seen[name].labels, part.labels) and torch.equal(seen[name].index, part.index)
     assert seen["train"].budgets == data.budgets and seen["val"].budgets is None and seen["test"].budgets is None
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sslrun.contracts import Batch, DataSpec, Encoder, Objective, UserError
+from sslrun.encoders.identity import Identity
 from sslrun.nn.gather import all_sum
 from sslrun.nn.rows import SAMPLE
 
@@ -40,7 +41,7 @@ class Pca(Objective):
                 f"method=pca holds the covariance of all {columns:,} numbers of a sample of data={spec.name}, and "
                 f"takes {MOST:,} at most; use smaller samples, or method=autoencoder."
             )
-        self.scale = Encoder(spec)
+        self.inputs = Identity(spec)
         self.register_buffer("origin", torch.zeros(columns, dtype=torch.float64))
         self.register_buffer("sums", torch.zeros(columns, dtype=torch.float64))
         self.register_buffer("scatter", torch.zeros(columns, columns, dtype=torch.float64))
@@ -49,7 +50,7 @@ class Pca(Objective):
         self.register_buffer("done", torch.zeros((), dtype=torch.bool))
 
     def flat(self, x: Tensor) -> Tensor:
-        return self.scale.standardise(x).flatten(1).nan_to_num(0.0, 0.0, 0.0).double()
+        return self.inputs(x).double()
 
     def prepare(self, data: Any, encoder: Encoder) -> None:
         parts = [self.flat(data.train.inputs(rows)) for rows in data.sample(SAMPLE).split(1024)]
@@ -85,7 +86,7 @@ class Pca(Objective):
 
     def errors(self, encoder: Encoder, x: Tensor) -> Tensor:
         with torch.no_grad():
-            return (self.flat(encoder.back(encoder(x))) - self.flat(x)).square().mean(1)
+            return (encoder.flat(encoder(x)) - self.flat(x)).square().mean(1)
 
     def trivial(self, batch: Batch) -> dict[str, Tensor]:
         """The error of the training part's mean sample."""
