@@ -96,6 +96,7 @@ class Encoder(nn.Module):
     dim: int
     grid: tuple[int, ...] = ()
     patch: int = 0
+    isometric: bool = False  # features lie as far apart as inputs do: their scales mean something
     aux_loss: Tensor | None = None
 
     def __init__(self, spec: DataSpec):
@@ -293,6 +294,7 @@ class Split:
     tokens: Tensor | None = None
     stages: list[Tensor] | None = None
     scores: dict[str, Tensor] | None = None
+    isometric: bool = False  # as the encoder says of its features; raw inputs are
 
 
 # An evaluator is a function (train, val, test, spec, **settings) -> {metric: value}; what it reads beyond features

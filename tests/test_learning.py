@@ -18,6 +18,10 @@ SEEDS = range(5)
 WORLDS = {"image": "digits", "table": "breast_cancer"}  # a new modality needs a line here and no new test
 OTHER = {"colorization": "tinted"}  # methods that cannot read the world of their modality
 LEAN = ["eval=[linear]", "eval.budgets=[40]", "logger=none", "device.threads=1", "reference=null", "labels=40"]
+CONSISTENT = (  # methods that learn from labels and unlabelled samples in one step
+    "uda", "flexmatch", "freematch", "softmatch", "mixmatch", "mean_teacher", "pi_model", "temporal_ensembling",
+    "pseudo_label", "entropy_minimisation",
+)  # fmt: skip
 SHORT = {  # the defaults, but shorter: as many steps as `sslrun` alone, or what is said here
     "fixmatch": ["reference=true"],
     "distillation": ["reference=true"],
@@ -32,6 +36,7 @@ SHORT = {  # the defaults, but shorter: as many steps as `sslrun` alone, or what
     "co_training": [],
     "label_propagation": [],
     "label_spreading": [],
+    **{name: [] for name in CONSISTENT},
 }
 
 
@@ -161,6 +166,16 @@ def test_fixmatch_gains_on_the_labels_alone(results):
     assert statistics.mean(averaged) >= 0.95, averaged
     assert statistics.mean(averaged) - statistics.mean(labels_alone) >= 0.02, (averaged, labels_alone)
     assert statistics.mean(averaged) > statistics.mean(last) - 0.01, f"the average lags behind: {averaged} {last}"
+
+
+@pytest.mark.parametrize("method", CONSISTENT)
+def test_unlabelled_samples_add_to_the_labels(method, results):
+    ours, labels_alone = results(method, "digits"), results("supervised", "digits")
+    pairs = zip(
+        column(ours, "ema", "classify/accuracy"), column(labels_alone, "model", "classify/accuracy"), strict=True
+    )
+    gain = [round(a - b, 4) for a, b in pairs]
+    assert statistics.mean(gain) >= 0.01, gain
 
 
 @pytest.mark.parametrize("method", ("distillation", "noisy_student"))

@@ -16,6 +16,7 @@ class Identity(Encoder):
     """
 
     grid = (1,)
+    isometric = True
 
     def __init__(self, spec: DataSpec):
         super().__init__(spec)

@@ -28,14 +28,15 @@ def cluster(
     *,
     model: str = "kmeans",
     k: int = 10,
-    standardise: bool = True,
+    standardise: bool | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Clusters fitted to the training features, judged on the test features.
 
     There are as many clusters as classes, and `k` where the data names no classes. `nmi`, `ari` and, where training has
-    labels to name the clusters by, `accuracy` compare the clusters with the test labels. A column that is constant in
-    training does not count when `standardise` is on.
+    labels to name the clusters by, `accuracy` compare the clusters with the test labels. `standardise` divides features
+    by their standard deviation in training, and leaves out what is constant there; null: unless they are inputs, or
+    projections of them, whose scales mean something.
 
     `model` is `kmeans`, whose `inertia` is the mean squared distance of a test row to its centre; or `gmm`, a Gaussian
     mixture with one covariance that all components share, of the first principal components of the features.
@@ -44,6 +45,7 @@ def cluster(
     fitted, judged = seen.features.cpu().double(), asked.features.cpu().double()
     if not len(fitted) or not len(judged):
         return {}
+    standardise = not train.isometric if standardise is None else standardise
     if standardise:
         mean, std = fitted.mean(0), fitted.std(0, correction=0)
         constant = std <= 1e-6 * mean.abs()

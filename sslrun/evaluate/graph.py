@@ -30,15 +30,15 @@ def graph(
 
     The graph holds the training rows alone, labelled or not; a test row takes the weighted mean of its k nearest
     training rows' probabilities. Nothing is selected: `val` is not read. Each class gets its share of the labels shown.
-    `standardise` divides features by their standard deviation in training; null: where the data has columns, each in
-    its own unit. Without labels the result is empty.
+    `standardise` divides features by their standard deviation in training; null: where the data has columns, unless
+    features are those columns, or projections of them. Without labels the result is empty.
     """
     known, asked = ordered(train, labelled=False), ordered(test)
     wanted = parts(train, spec)
     if not wanted or len(known.labels) < 2:
         return {}
     fitted, judged = known.features, asked.features
-    standardise = bool(spec.fields) if standardise is None else standardise
+    standardise = bool(spec.fields) and not train.isometric if standardise is None else standardise
     if standardise:
         deviation = fitted.double().std(0, correction=0)
         deviation = deviation.masked_fill(deviation <= 1e-6 * fitted.double().mean(0).abs(), torch.inf).to(fitted)

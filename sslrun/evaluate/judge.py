@@ -89,7 +89,7 @@ class Judge:
             autocast_dtype=self.autocast,
             title=f"features of the {name} part",
         )
-        return self._split(name, part, rows, **found)
+        return self._split(name, part, rows, isometric=encoder.isometric, **found)
 
     def raw(self) -> Splits:
         """The flattened inputs in the place of features, averaged down where a sample is large, and naive scores.
@@ -101,7 +101,8 @@ class Judge:
         plain = {name: features.raw(part.inputs, len(part), fill=fill) for name, part in there.items()}
         splits: Splits = dict.fromkeys(self.parts)
         for name, part in there.items():
-            splits[name] = self._split(name, part, torch.arange(len(part)), features=table(plain[name]))
+            x = table(plain[name])
+            splits[name] = self._split(name, part, torch.arange(len(part)), features=x, isometric=True)
             if "scores" in self.needs:
                 splits[name].scores = naive(plain["train"], plain[name], self.spec)
         return splits

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,13 @@ def test_equals_scikit_learn(parts, standardise):
     names[clusters] = classes
     assert found["accuracy"] == pytest.approx((names[assigned] == test.labels.numpy()).mean(), abs=0.02)
     assert found["protocol"][""]["k"] == 10
+
+
+def test_features_whose_scales_mean_something_are_not_standardised(parts):
+    train, test = parts
+    asked = {s: cluster(train, None, test, SPEC, standardise=s)["nmi"] for s in (True, False)}
+    assert cluster(train, None, test, SPEC)["nmi"] == asked[True] != asked[False]
+    assert cluster(dataclasses.replace(train, isometric=True), None, test, SPEC)["nmi"] == asked[False]
 
 
 def test_clusters_are_named_by_training_labels_only(parts):

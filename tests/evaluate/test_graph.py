@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -58,9 +59,8 @@ def test_depends_on_no_order_and_reads_no_hidden_label():
     hidden = graph(Split(train.features, false, train.index, budgets=train.budgets), None, test, SPEC)
     assert hidden["@40/accuracy"] == found["@40/accuracy"] and hidden["accuracy"] != found["accuracy"]
     few = Split(test.features[:5], test.labels[:5], test.index[:5])  # what else is tested moves no prediction
-    alone = [
-        graph(train, None, Split(*(v[i : i + 1] for v in vars(few).values() if v is not None)), SPEC) for i in range(5)
-    ]
+    each = [Split(few.features[i : i + 1], few.labels[i : i + 1], few.index[i : i + 1]) for i in range(5)]
+    alone = [graph(train, None, one, SPEC) for one in each]
     together = graph(train, None, few, SPEC)["@40/accuracy"]
     assert together == pytest.approx(np.mean([one["@40/accuracy"] for one in alone]))
 
@@ -79,6 +79,7 @@ def test_columns_of_tables_are_standardised():
         graph(train, None, test, spec)["@6/accuracy"]
         > 0.8
         > graph(train, None, test, spec, standardise=False)["@6/accuracy"]
+        == graph(dataclasses.replace(train, isometric=True), None, test, spec)["@6/accuracy"]
     )
 
 

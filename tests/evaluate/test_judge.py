@@ -68,7 +68,9 @@ def test_raw_rows_of_a_table_are_standardised_and_categories_indicators(tmp_path
     path, towns = tmp_path / "people.csv", ["Oslo", "Rome", "Bern"]
     path.write_text("pay,town\n" + "".join(f"{3000 + i},{towns[i % 3]}\n" for i in range(30)))
     data = Data(csv(str(path)), seed=0, split_seed=0)
-    found, given = judge_of(data).raw()["train"].features, data.train.inputs(torch.arange(len(data.train)))
+    raw = judge_of(data).raw()["train"]
+    assert raw.isometric and not judge_of(data).splits(Twice(data.spec))["train"].isometric
+    found, given = raw.features, data.train.inputs(torch.arange(len(data.train)))
     assert found.shape[1] == 4 and found[:, 0].std(correction=0) == pytest.approx(1, abs=1e-3)
     assert torch.equal(found[:, 1:].argmax(1) + 1, given[:, 1].long()) and found[:, 1:].sum(1).eq(1).all()
 
