@@ -63,6 +63,7 @@ def graph(
         hidden = torch.from_numpy(~shown)
         inside = scores(guesses(p).cpu()[hidden], known.labels.cpu()[hidden], spec.num_classes)
         values |= {"transductive_accuracy": inside["accuracy"]} if inside else {}
+        values["unreached"] = int((p.sum(1) == 0).sum())  # training rows that no label reaches
         found |= {f"{prefix}/{name}".removeprefix("/"): value for name, value in values.items()}
         found["protocol"][prefix] = {
             "k": k,
@@ -72,8 +73,6 @@ def graph(
             "prior": "shares of the labels shown",
             "standardised": "training standard deviation" if standardise else "no",
             "test": "not in the graph; the weighted mean of the k nearest training rows",
-            "unreached": int((p.sum(1) == 0).sum()),
-            "iterations": solution.iterations,
             "selected_on": "nothing",
         }
     return found

@@ -15,7 +15,7 @@ from sslrun.multitask import settled
 from sslrun.verdict import BEST, MEDIAN
 
 DETAIL = re.compile(
-    r"balanced_accuracy|macro_f1|/stage\d+/|inertia|silhouette|_auroc|auroc_|graph\S*/transductive"
+    r"balanced_accuracy|macro_f1|/stage\d+/|inertia|silhouette|_auroc|auroc_|graph\S*/(transductive|unreached)"
 )  # left to metrics.json
 ROWS = ("trained", "random", "raw", "supervised", "isolation_forest", "lof", "model", "ema", "trivial")
 MEANING = {
