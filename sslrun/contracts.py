@@ -297,7 +297,7 @@ class Split:
     isometric: bool = False  # as the encoder says of its features; raw inputs are
 
 
-# An evaluator is a function (train, val, test, spec, **settings) -> {metric: value}; what it reads beyond features
-# and labels it names in an attribute `needs`, a tuple of field names of Split. The protocol of each number it returns
-# goes out under the key "protocol": {metric: {...}}. An attribute `refuse(data, **settings)` raises before training.
+# An evaluator is a function (train, val, test, spec, **settings) -> {metric: value}, and how under "protocol": {metric:
+# {...}}. Attributes: `needs`, the fields of Split that it reads beyond features and labels; `spreads`, true where rows
+# without labels are of use to it; `refuse(data, **settings)`, which raises before training.
 Evaluator = Callable[..., dict[str, Any]]

@@ -79,3 +79,4 @@ def graph(
 
 
 graph.needs = ("features",)
+graph.spreads = True

@@ -17,9 +17,14 @@ from sslrun.evaluate.proxy import naive, scaled
 Splits = dict[str, Split | None]
 
 
+def of(evaluator: Callable, name: str, otherwise: Any) -> Any:
+    """What an evaluator says of itself, also where a partial holds its settings."""
+    return getattr(getattr(evaluator, "func", evaluator), name, otherwise)
+
+
 def needs_of(evaluator: Callable) -> tuple[str, ...]:
-    """The fields of Split that an evaluator reads, also where a partial holds its settings."""
-    return getattr(getattr(evaluator, "func", evaluator), "needs", ("features",))
+    """The fields of Split that an evaluator reads."""
+    return of(evaluator, "needs", ("features",))
 
 
 def blind(evaluators: Mapping[str, Callable]) -> bool:
@@ -63,15 +68,23 @@ class Judge:
         """What answers reach that look at no sample, where evaluators have such a row."""
         train, test, found = self.parts["train"], self.parts["test"], {}
         for name, evaluator in self.evaluators.items():
-            rule = getattr(getattr(evaluator, "func", evaluator), "trivial", None)
+            rule = of(evaluator, "trivial", None)
             if rule is not None and test is not None:
                 scored = rule(train.labels, test.labels, self.spec)
                 found |= {f"{name}/{key}": value for key, value in scored.items()}
         return found
 
     def within(self, subject: str, encoder: Encoder, n: int, rows: Tensor) -> dict[str, float]:
-        """Metrics of an encoder of which everything, the evaluators too, may see only these n labelled rows."""
-        train, test = self._encoded("train", encoder, self.parts["train"], rows), self.parts["test"]
+        """Metrics of an encoder of which everything, the evaluators too, may see only these n labels.
+
+        Where an evaluator spreads labels, the other rows are there, without theirs: alone, the few have no neighbours.
+        """
+        whole, test = any(of(e, "spreads", False) for e in self.evaluators.values()), self.parts["test"]
+        train = self._encoded("train", encoder, self.parts["train"], None if whole else rows)
+        if whole:
+            hidden = torch.full_like(train.labels, -1)
+            hidden[rows] = train.labels[rows]
+            train.labels = hidden
         train.budgets = None
         splits = {"train": train, "val": None, "test": test and self._encoded("test", encoder, test)}
         renamed = {key.replace("/", f"@{n}/", 1): v for key, v in self._evaluate(subject, splits, None, n).items()}
@@ -118,7 +131,7 @@ class Judge:
 
     def beside(self) -> dict[str, Splits]:
         """Subjects that evaluators bring along to be scored beside methods: detectors of the inputs themselves."""
-        kinds = [getattr(getattr(e, "func", e), "beside", {}) for e in self.evaluators.values()]
+        kinds = [of(e, "beside", {}) for e in self.evaluators.values()]
         detectors = {name: detector for found in kinds for name, detector in found.items()}
         if not detectors:
             return {}

@@ -64,6 +64,22 @@ def test_stages_are_made_only_when_asked_for(data):
     assert [s.shape for s in stages] == [(len(data.train), 4)] * 2
 
 
+@pytest.mark.parametrize("spreads", [False, True])
+def test_a_labels_only_network_is_judged_by_its_labels_and_by_unlabelled_rows_where_they_help(data, spreads):
+    seen = []
+    mine = evaluator(lambda train, *_: seen.append(train) or {"accuracy": 1.0, "@6/accuracy": 1.0})
+    mine.spreads = spreads
+    judge, rows = judge_of(data, mine=partial(mine)), data.budgets[6]
+    judge.score("raw", judge.raw())
+    assert judge.within("supervised", Twice(data.spec), 6, rows) == {"mine@6/accuracy": 1.0}
+    train = seen[-1]
+    known = train.labels >= 0
+    assert len(train.labels) == (len(data.train) if spreads else 6) and int(known.sum()) == 6
+    assert train.index[known].tolist() == sorted(data.train.index[rows].tolist()) or not spreads
+    assert torch.equal(train.labels[known].sort().values, data.train.labels[rows].sort().values)
+    assert train.budgets is None
+
+
 def test_raw_rows_of_a_table_are_standardised_and_categories_indicators(tmp_path):
     path, towns = tmp_path / "people.csv", ["Oslo", "Rome", "Bern"]
     path.write_text("pay,town\n" + "".join(f"{3000 + i},{towns[i % 3]}\n" for i in range(30)))
