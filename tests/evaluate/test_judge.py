@@ -11,6 +11,7 @@ from sslrun.contracts import Encoder
 from sslrun.data.module import Data
 from sslrun.data.table import csv, iris
 from sslrun.encoders.identity import Identity
+from sslrun.encoders.projection import Projection
 from sslrun.evaluate.finetune import finetune
 from sslrun.evaluate.judge import Judge, needs_of
 from sslrun.evaluate.layers import layers
@@ -85,7 +86,8 @@ def test_raw_rows_of_a_table_are_standardised_and_categories_indicators(tmp_path
     path.write_text("pay,town\n" + "".join(f"{3000 + i},{towns[i % 3]}\n" for i in range(30)))
     data = Data(csv(str(path)), seed=0, split_seed=0)
     raw = judge_of(data).raw()["train"]
-    assert raw.isometric and not judge_of(data).splits(Twice(data.spec))["train"].isometric
+    assert raw.isometric and judge_of(data).splits(Projection(data.spec))["train"].isometric
+    assert not judge_of(data).splits(Twice(data.spec))["train"].isometric
     found, given = raw.features, data.train.inputs(torch.arange(len(data.train)))
     assert found.shape[1] == 4 and found[:, 0].std(correction=0) == pytest.approx(1, abs=1e-3)
     assert torch.equal(found[:, 1:].argmax(1) + 1, given[:, 1].long()) and found[:, 1:].sum(1).eq(1).all()
