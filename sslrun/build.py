@@ -16,7 +16,7 @@ from sslrun.bounds import refuse_out_of_bounds
 from sslrun.catalogue import fitting, locate, methods
 from sslrun.contracts import DataSpec, Encoder, Objective, Unfit, UserError
 from sslrun.data.module import Data
-from sslrun.evaluate.judge import needs_of
+from sslrun.evaluate.judge import needs_of, of
 from sslrun.make import make
 from sslrun.nn.optim import scaled_lr, schedule
 from sslrun.profiles import refuse_profile
@@ -188,7 +188,7 @@ def refuse_evaluators(cfg: Any, data: Data, evaluators: Mapping[str, Callable], 
                     f"eval=[{name}] holds scores against labels that were never used, and the encoder of "
                     f"weights={cfg.weights} has learned from {before} of them; use one that was trained without."
                 )
-        early = getattr(getattr(evaluator, "func", evaluator), "refuse", None)
+        early = of(evaluator, "refuse", None)
         if early is not None:
             early(data, **getattr(evaluator, "keywords", {}))
 

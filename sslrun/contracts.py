@@ -102,10 +102,8 @@ class Encoder(nn.Module):
     def __init__(self, spec: DataSpec):
         super().__init__()
         channels = spec.shape[0] if spec.shape else 1
-        mean = torch.tensor(spec.mean or (0.0,) * channels)
-        std = torch.tensor(spec.std or (1.0,) * channels)
-        self.register_buffer("mean", mean.float())
-        self.register_buffer("std", std.float())
+        for name, values, otherwise in (("mean", spec.mean, 0.0), ("std", spec.std, 1.0)):
+            self.register_buffer(name, torch.tensor(values or (otherwise,) * channels).float())
 
     def standardise(self, x: Tensor) -> Tensor:
         """(B, C, ...) to zero mean and unit variance per channel or column."""
@@ -243,13 +241,11 @@ class Predict(Objective):
         return batch[self.stream][next(iter(views), "x")]
 
     def measures(self, answer: Tensor, target: Tensor) -> dict[str, Tensor]:
-        if self.kind in ("class", "classes"):
-            asked = target != -1
-            return {"accuracy": (answer.argmax(-1) == target)[asked].float().mean()}
-        if self.kind == "binary":
-            asked = ~target.isnan()
-            return {"accuracy": ((answer > 0).float() == target)[asked].float().mean()}
-        return {}
+        if self.kind == "real":
+            return {}
+        guess = (answer > 0).float() if self.kind == "binary" else answer.argmax(-1)
+        asked = ~target.isnan() if self.kind == "binary" else target != -1
+        return {"accuracy": (guess == target)[asked].float().mean()}
 
     def trivial(self, batch: Batch) -> dict[str, Tensor]:
         """Chance for classes; the mean (zero, on standardised targets) for numbers; the base rate for bits."""

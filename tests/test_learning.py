@@ -170,11 +170,9 @@ def test_fixmatch_gains_on_the_labels_alone(results):
 
 @pytest.mark.parametrize("method", CONSISTENT)
 def test_unlabelled_samples_add_to_the_labels(method, results):
-    ours, labels_alone = results(method, "digits"), results("supervised", "digits")
-    pairs = zip(
-        column(ours, "ema", "classify/accuracy"), column(labels_alone, "model", "classify/accuracy"), strict=True
-    )
-    gain = [round(a - b, 4) for a, b in pairs]
+    ours = column(results(method, "digits"), "ema", "classify/accuracy")
+    labels_alone = column(results("supervised", "digits"), "model", "classify/accuracy")
+    gain = [round(a - b, 4) for a, b in zip(ours, labels_alone, strict=True)]
     assert statistics.mean(gain) >= 0.01, gain
 
 

@@ -19,7 +19,7 @@ class Projection(Identity):
 
     def __init__(self, spec: DataSpec, dim: int | None = None):
         super().__init__(spec)
-        self.shape, given = spec.shape, self.columns.width
+        self.shape, given = spec.shape, self.dim
         self.dim = dim or min(FEATURES, given)
         if self.dim > given:
             raise UserError(f"encoder.dim={dim} is above the {given} numbers of a sample of data={spec.name}.")
@@ -29,13 +29,13 @@ class Projection(Identity):
     def forward(self, x: Tensor) -> Tensor:
         return (super().forward(x) - self.centre) @ self.components.T
 
-    def flat(self, features: Tensor) -> Tensor:
+    def restored(self, features: Tensor) -> Tensor:
         """What `Identity` gives of the samples that have these features (B, dim) and nothing beside them."""
         return features @ self.components + self.centre
 
     def back(self, features: Tensor) -> Tensor:
         """The samples that have these features (B, dim) and nothing beside them, (B, *shape); categories as codes."""
-        flat, numeric = self.flat(features), self.columns.numeric
+        flat, numeric = self.restored(features), self.columns.numeric
         whole = flat.new_zeros(len(flat), len(numeric) + len(self.columns.categories))
         whole[:, numeric] = flat[:, : len(numeric)]
         whole = whole.view(-1, *self.shape)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from sslrun.contracts import DataSpec, Encoder, Split
 from sslrun.data.module import Data, Part
-from sslrun.encoders.identity import Identity
 from sslrun.evaluate import features
 from sslrun.evaluate.proxy import naive, scaled
+from sslrun.nn.columns import FlatInputs
 
 Splits = dict[str, Split | None]
 
@@ -109,7 +109,7 @@ class Judge:
 
         Columns of a table, each in its own unit, are standardised, and a category is an indicator for each value.
         """
-        fill, table = torch.tensor(self.spec.mean), Identity(self.spec) if self.spec.fields else nn.Identity()
+        fill, table = torch.tensor(self.spec.mean), FlatInputs(self.spec) if self.spec.fields else nn.Identity()
         there = {name: part for name, part in self.parts.items() if part is not None}
         plain = {name: features.raw(part.inputs, len(part), fill=fill) for name, part in there.items()}
         splits: Splits = dict.fromkeys(self.parts)

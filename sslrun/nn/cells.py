@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslrun.contracts import DataSpec, Encoder, Predict
+from sslrun.nn.columns import Columns
 from sslrun.nn.heads import mlp_head
 
 
@@ -28,10 +29,9 @@ class Cells(Predict):
 
     def __init__(self, encoder: Encoder, spec: DataSpec, hidden: int):
         super().__init__(encoder, spec)
-        columns, each = math.prod(spec.shape), math.prod(spec.shape[1:])
-        sizes = [f.size if f.kind == "categorical" else 0 for f in spec.fields] or [0] * columns
-        self.numeric = [i for i, size in enumerate(sizes) if not size]
-        self.categorical = [(i, size) for i, size in enumerate(sizes) if size]
+        each = math.prod(spec.shape[1:])
+        columns = Columns(spec)
+        self.numeric, self.categorical = columns.numeric.tolist(), list(columns.categories.items())
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             self.register_buffer(name, torch.tensor(values).repeat_interleave(each)[self.numeric])
         self.register_buffer("typical", torch.zeros(len(self.numeric)))  # the mean sample, in standard deviations

@@ -1,4 +1,4 @@
-"""The columns of a table, numbers and categories apart."""
+"""Samples as rows of numbers, and the columns of a table: numbers and categories apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslrun.contracts import DataSpec
+from sslrun.contracts import DataSpec, Encoder
 
 
 class Columns(nn.Module):
@@ -35,15 +35,26 @@ class Columns(nn.Module):
 
     def indicators(self, x: Tensor) -> list[Tensor]:
         """For each category, 1 at the value that a sample has, (B, codes - 1); missing ones have none."""
-        return [
-            F.one_hot(c, n)[:, 1:].to(x.dtype) for c, n in zip(self.codes(x), self.categories.values(), strict=True)
-        ]
+        sizes = self.categories.values()
+        return [F.one_hot(code, size)[:, 1:].to(x.dtype) for code, size in zip(self.codes(x), sizes, strict=True)]
 
-    def spread(self, numbers: Tensor, x: Tensor) -> Tensor:
-        """Numbers of each column (B, columns), and samples with codes x alike, to numbers and indicators (B, width)."""
-        return torch.cat([numbers[:, self.numeric], *self.indicators(x)], 1) if self.categories else numbers
 
-    @property
-    def width(self) -> int:
-        """How many numbers a sample makes: one of a number, an indicator for each value of a category."""
-        return len(self.numeric) + sum(size - 1 for size in self.categories.values())
+class FlatInputs(Encoder):
+    """Standardised, flattened inputs with 0 for missing values, (B, dim); nothing to train.
+
+    A category of a table becomes an indicator for each of its values, after the numbers: two rows that differ in one
+    are as far apart there as two rows are on average in a number.
+    """
+
+    isometric = True
+
+    def __init__(self, spec: DataSpec):
+        super().__init__(spec)
+        self.columns = Columns(spec)
+        self.dim = len(self.columns.numeric) + sum(size - 1 for size in self.columns.categories.values())
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = self.standardise(x).flatten(1).nan_to_num(0.0, 0.0, 0.0)
+        if not self.columns.categories:
+            return flat
+        return torch.cat([flat[:, self.columns.numeric], *self.columns.indicators(x)], 1)

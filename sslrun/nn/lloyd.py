@@ -138,9 +138,10 @@ def plus_plus(x: Tensor, k: int, restarts: int, generator: torch.Generator) -> T
     """
     trials = 2 + int(math.log(k))
     draws = torch.rand(k, restarts, trials, dtype=x.dtype, generator=generator).to(x.device)
-    pairs = squared_distances(x, x.unsqueeze(0))[:, 0] if len(x) <= PAIRS else None  # (N, N)
-
-    space = x.new_empty(restarts * trials, len(x))  # fresh memory costs more than what is done in it
+    pairs = None
+    if len(x) <= PAIRS:
+        pairs = squared_distances(x, x.unsqueeze(0))[:, 0]  # (N, N)
+        space = x.new_empty(restarts * trials, len(x))  # fresh memory costs more than what is done in it
 
     def to_rows(chosen: Tensor) -> Tensor:  # (R, T) to (R, T, N)
         if pairs is not None:

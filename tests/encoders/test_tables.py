@@ -63,7 +63,7 @@ def test_what_all_directions_keep_is_the_sample():
     encoder = Projection(table(), dim=6)
     x = torch.tensor([[50.0, 3.0, 1.6], [41.0, 1.0, 1.9]])
     torch.testing.assert_close(encoder.back(encoder(x)), x, atol=1e-4, rtol=0)
-    torch.testing.assert_close(encoder.flat(encoder(x)), Identity(table())(x), atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder.restored(encoder(x)), Identity(table())(x), atol=1e-5, rtol=0)
 
 
 def test_pictures_are_refused():

@@ -44,9 +44,8 @@ def test_is_the_method_on_the_same_rows_and_labels():
     assert found["@40/accuracy"] == pytest.approx((guess == test.labels).double().mean().item())
     assert found["@40/accuracy"] > 0.85 and found["accuracy"] > 0.9 and "transductive_accuracy" not in found
     how = found["protocol"]["@40"]
-    assert (
-        how["labels"] == 40 and how["rows"] == 800 and found["@40/unreached"] == 0 and how["selected_on"] == "nothing"
-    )
+    assert how["labels"] == 40 and how["rows"] == 800 and how["selected_on"] == "nothing"
+    assert found["@40/unreached"] == 0 and "unreached" not in how  # it differs by seed: reports average it
 
 
 def test_depends_on_no_order_and_reads_no_hidden_label():

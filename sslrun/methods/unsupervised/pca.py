@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sslrun.contracts import Batch, DataSpec, Encoder, Objective, UserError
-from sslrun.encoders.identity import Identity
+from sslrun.nn.columns import FlatInputs
 from sslrun.nn.gather import all_sum
 from sslrun.nn.rows import SAMPLE
 
@@ -41,7 +41,7 @@ class Pca(Objective):
                 f"method=pca holds the covariance of all {columns:,} numbers of a sample of data={spec.name}, and "
                 f"takes {MOST:,} at most; use smaller samples, or method=autoencoder."
             )
-        self.inputs = Identity(spec)
+        self.inputs = FlatInputs(spec)
         self.register_buffer("origin", torch.zeros(columns, dtype=torch.float64))
         self.register_buffer("sums", torch.zeros(columns, dtype=torch.float64))
         self.register_buffer("scatter", torch.zeros(columns, columns, dtype=torch.float64))
@@ -86,7 +86,7 @@ class Pca(Objective):
 
     def errors(self, encoder: Encoder, x: Tensor) -> Tensor:
         with torch.no_grad():
-            return (encoder.flat(encoder(x)) - self.flat(x)).square().mean(1)
+            return (encoder.restored(encoder(x)) - self.flat(x)).square().mean(1)
 
     def trivial(self, batch: Batch) -> dict[str, Tensor]:
         """The error of the training part's mean sample."""
