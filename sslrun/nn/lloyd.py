@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 18  # scores at once: more than a processor's cache holds are slower; an accelerator takes many more
+BLOCK = 1 << 19  # scores at once: more than a processor's cache holds are slower; an accelerator takes many more
 PAIRS = 4096  # rows up to which k-means++ keeps the distances of all pairs
 
 
@@ -27,48 +27,57 @@ def weights_of(centres: Tensor) -> Tensor:
 
 def squared_distances(x: Tensor, centres: Tensor) -> Tensor:
     """(N, D) and (R, K, D) to (N, R, K)."""
-    half = (extended(x) @ weights_of(centres).T).view(len(x), *centres.shape[:2])
-    return half.mul_(2).add_(x.square().sum(1).view(-1, 1, 1)).clamp_min_(0)
+    squares = x.square().sum(1, keepdim=True)
+    flat = torch.addmm(squares, extended(x), weights_of(centres).T, alpha=2)
+    return flat.clamp_min_(0).view(len(x), *centres.shape[:2])
 
 
-def assign(rows: Tensor, centres: Tensor, squares: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The nearest centre of each extended row (N, D + 1) in each restart, and its squared distance, both (N, R).
+def assign(rows: Tensor, centres: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The nearest centre of each extended row (N, D + 1) in each restart, and its score, both (R, N).
 
-    `squares` are |x|^2, (N, 1). With the clusters `before` (N, R) a row stays where no other centre is nearer: which
-    centre is nearest is then asked only of rows that go, since that costs as much as the distances.
+    A score is half the squared distance less |x|^2 / 2. With the clusters `before` (R, N) a row stays where no other
+    centre is nearer: which centre is nearest is then asked only of rows that go, since that costs as much as the
+    distances. Rows come last, so that the least score over centres is taken of whole vectors of rows.
     """
     many, k, _ = centres.shape
     size = max(1, (BLOCK if rows.device.type == "cpu" else BLOCK << 10) // max(1, many * k))
-    space = rows.new_empty(min(size, len(rows)), many * k)  # used again and again: fresh memory costs more than the sum
-    nearest = torch.empty(len(rows), many, dtype=torch.long, device=rows.device) if before is None else before.clone()
-    least = rows.new_empty(len(rows), many)
-    weights = weights_of(centres).T
+    # used again and again: fresh memory costs more than what is done in it
+    space = rows.new_empty(many * k * min(size, len(rows)))
+    nearest = torch.empty(many, len(rows), dtype=torch.long, device=rows.device) if before is None else before.clone()
+    least = rows.new_empty(many, len(rows))
+    weights = weights_of(centres)
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        half = torch.mm(part, weights, out=space[: len(part)]).view(len(part), many, k)
-        low, near = least[start : start + size], nearest[start : start + size]
+        score = torch.mm(weights, part.T, out=space[: many * k * len(part)].view(many * k, len(part)))
+        score = score.view(many, k, len(part))
+        low, near = least[:, start : start + size], nearest[:, start : start + size]
         if before is None:
-            torch.min(half, 2, out=(low, near))
+            torch.min(score, 1, out=(low, near))
         else:
-            torch.amin(half, 2, out=low)
-            goes = (low < half.gather(2, near.unsqueeze(2)).squeeze(2)).flatten().nonzero().squeeze(1)
-            near.view(-1)[goes] = half.view(-1, k).index_select(0, goes).min(1).indices
-    return nearest, least.mul_(2).add_(squares).clamp_min_(0)
+            torch.amin(score, 1, out=low)
+            restart, row = (low < score.gather(1, near.unsqueeze(1)).squeeze(1)).nonzero(as_tuple=True)
+            near[restart, row] = score[restart, :, row].argmin(1)
+    return nearest, least
+
+
+def distances(scores: Tensor, x: Tensor) -> Tensor:
+    """Scores (R, N) of rows (N, D) as squared distances."""
+    return (2 * scores + x.square().sum(1)).clamp_min_(0)
 
 
 def totals(rows: Tensor, nearest: Tensor, k: int) -> Tensor:
-    """Sums and counts of extended rows (N, D + 1) by their cluster (N, R), (R, K, D + 1)."""
-    sums = rows.new_zeros(nearest.shape[1], k, rows.shape[1])
-    for r in range(nearest.shape[1]):
-        sums[r].index_add_(0, nearest[:, r], rows)
+    """Sums and counts of extended rows (N, D + 1) by their cluster (R, N), (R, K, D + 1)."""
+    sums = rows.new_zeros(len(nearest), k, rows.shape[1])
+    for own, clusters in zip(sums, nearest, strict=True):
+        own.index_add_(0, clusters, rows)
     return sums
 
 
 def corrected(sums: Tensor, rows: Tensor, before: Tensor, nearest: Tensor) -> Tensor:
-    """Sums (R, K, D + 1) after some rows went from a cluster `before` to another (N, R): only these are touched."""
-    row, restart = (before != nearest).nonzero(as_tuple=True)
+    """Sums (R, K, D + 1) after some rows went from a cluster `before` to another (R, N): only these are touched."""
+    restart, row = (before != nearest).nonzero(as_tuple=True)
     part, flat, first = rows[row], sums.flatten(0, 1), restart * sums.shape[1]
-    flat.index_add_(0, first + nearest[row, restart], part).index_add_(0, first + before[row, restart], part, alpha=-1)
+    flat.index_add_(0, first + nearest[restart, row], part).index_add_(0, first + before[restart, row], part, alpha=-1)
     return sums
 
 
@@ -107,28 +116,29 @@ def lloyd(x: Tensor, centres: Tensor, most: int = 300, tol: float = 1e-6) -> tup
     best restart (K, D), each row's cluster in it (N,), and the inertia of every restart (R,): the best one's as it is
     returned, the others' before their last move.
     """
-    rows, squares, centres = extended(x), x.square().sum(1, keepdim=True), centres.clone()
-    limit = tol * squares.mean().sqrt()
+    rows, centres = extended(x), centres.clone()
+    squares = x.square().sum()
+    limit = tol * (squares / len(x)).sqrt()
     live = torch.arange(len(centres), device=x.device)
     inertia = x.new_zeros(len(centres))
     sums = before = None
     for _ in range(most):
         now = centres[live]
-        nearest, distance = assign(rows, now, squares, before)
-        inertia[live] = distance.sum(0)
+        nearest, scores = assign(rows, now, before)
+        inertia[live] = 2 * scores.sum(1) + squares
         sums = totals(rows, nearest, centres.shape[1]) if sums is None else corrected(sums, rows, before, nearest)
         new, counts = means(sums, now), sums[..., -1]
         if not bool(counts.all()):
-            new = refilled(new, counts, x[distance.max(0).indices])
+            new = refilled(new, counts, x[distances(scores, x).argmax(1)])
         going = (new - now).norm(dim=2).amax(1) > limit
         centres[live] = new
         if not bool(going.any()):
             break
-        live, sums, before = live[going], sums[going], nearest[:, going]
+        live, sums, before = live[going], sums[going], nearest[going]
     best = inertia.argmin()
-    nearest, distance = assign(rows, centres[best : best + 1], squares)
-    inertia[best] = distance.sum()
-    return centres[best], nearest[:, 0], inertia
+    nearest, scores = assign(rows, centres[best : best + 1])
+    inertia[best] = distances(scores, x).sum()
+    return centres[best], nearest[0], inertia
 
 
 def plus_plus(x: Tensor, k: int, restarts: int, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from sslrun.contracts import Batch, DataSpec, Encoder, Objective, UserError
 from sslrun.nn.gather import all_sum, gather
 from sslrun.nn.how_many import how_many
-from sslrun.nn.lloyd import assign, extended, means, plus_plus, refilled, soft, squared_distances, totals
+from sslrun.nn.lloyd import assign, distances, extended, means, plus_plus, refilled, soft, squared_distances, totals
 from sslrun.nn.rows import SAMPLE, encoded, range_of, refuse_infinite, refuse_more_clusters
 from sslrun.rng import seed_of
 
@@ -136,8 +136,8 @@ class KMeans(Objective):
         """Sums and counts of each cluster (r, K, D + 1), and each row's cost (B, r), for these restarts (r,)."""
         rows, centres = extended(f), self.centres[some]
         if self.temperature is None:
-            nearest, distance = assign(rows, centres, f.square().sum(1, keepdim=True))
-            return totals(rows, nearest, self.k), distance
+            nearest, scores = assign(rows, centres)
+            return totals(rows, nearest, self.k), distances(scores, f).T
         share, energy = soft(f, centres, self.width)
         return (share.flatten(1).T @ rows).view(len(some), self.k, -1), energy
 
