@@ -136,7 +136,7 @@ class Look:
         values |= {f"collapse/{k}": v for k, v in features.health(train).items()}
         val = self.data.val
         if val is not None and len(self.bank) and bool((val.labels >= 0).any()):
-            rows = torch.arange(min(len(val), QUERIES))
+            rows = self.data.sample(QUERIES, val)
             bank = Split(train, self.data.train.labels[self.bank], self.data.train.index[self.bank])
             queries = Split(self._extract(encoder, val, rows), val.labels[rows], val.index[rows])
             values["validation/knn_accuracy"] = knn(bank, None, queries, self.data.spec)["accuracy"]

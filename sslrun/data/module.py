@@ -157,9 +157,12 @@ class Data:
         """A hash of which samples the test part has, without opening it."""
         return splits.digest(self._test.index.numpy()) if self._test is not None else None
 
-    def sample(self, at_most: int) -> Tensor:
-        """Up to `at_most` training positions, fixed by the seed."""
-        n = len(self.train)
+    def sample(self, at_most: int, part: Part | None = None) -> Tensor:
+        """Up to `at_most` positions of a part, the training part by default, fixed by the seed.
+
+        The first ones would not do: a folder of classes lies in their order.
+        """
+        n = len(self.train if part is None else part)
         if n <= at_most:
             return torch.arange(n)
         return torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(self.split_seed, "sample")))[:at_most]
@@ -274,12 +277,12 @@ class Data:
     ) -> Iterator[Plan]:
         """Plans that walk through a part in its own order; every stream shows the same rows, with their labels.
 
-        A sample's draws depend on its place in the part alone, so that any `size` (a multiple of 64) gives the same.
-        With `draw` above 0 they are others, and the labels stay hidden.
+        With a `limit` they walk through a sample of so many rows. A row's draws depend on its place alone, so that any
+        `size` (a multiple of 64) gives the same. With `draw` above 0 they are others, and the labels stay hidden.
         """
-        n = min(len(part), limit or len(part))
-        for step, start in enumerate(range(0, n, size)):
-            rows = torch.arange(start, min(start + size, n))
+        walk = self.sample(limit or len(part), part).sort().values
+        for step, start in enumerate(range(0, len(walk), size)):
+            rows = walk[start : start + size]
             share = Share(rows, len(rows), slice(0, len(rows)), first=start)
             yield Plan(VALIDATION - draw, step, dict.fromkeys(streams, share))
 

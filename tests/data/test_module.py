@@ -252,11 +252,24 @@ def test_validation_draws_depend_on_the_sample_alone():
     made = data()
     whole, batches = look(made, made.train, 512)
     assert len(made.train) > 2 * BLOCK
-    for size, limit in ((BLOCK, None), (2 * BLOCK, None), (BLOCK, 100)):
-        assert torch.equal(look(made, made.train, size, limit)[0], whole[: limit or len(whole)])
+    for size in (BLOCK, 2 * BLOCK):
+        assert torch.equal(look(made, made.train, size)[0], whole)
+    some = [look(made, made.train, size, 100)[0] for size in (BLOCK, 2 * BLOCK)]
+    assert len(some[0]) == 100 and torch.equal(*some)
     noise = whole - batches[0]["all"]["x"]
     assert len(noise.unique(dim=0)) == len(noise)
     assert not torch.equal(look(data(seed=1), made.train, 512)[0], whole)
+
+
+def test_a_limit_takes_a_sample_of_the_part_and_not_its_first_classes():
+    """A folder of pictures lies in the order of its classes."""
+    x, y = torch.arange(600).view(300, 2).float(), torch.arange(N) // (N // CLASSES)
+    made = Data(Source(DataSpec("rows", "table", (2,), CLASSES), Part(x, y), fingerprint="f"), seed=0, split_seed=0)
+    plans = list(made.validation(made.train, ("all",), 64, 90))
+    rows = torch.cat([plan.streams["all"].positions for plan in plans])
+    assert len(rows) == len(rows.unique()) == 90
+    assert (made.train.labels[rows].bincount(minlength=CLASSES) > 20).all()
+    assert torch.equal(rows, made.sample(90, made.train).sort().values)
 
 
 def test_validation_shows_the_true_labels_in_every_stream():
