@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import scipy.linalg  # noqa: F401  loads the library that threads are to be limited of
 import torch
 from lightning.pytorch.strategies import DDPStrategy
+from threadpoolctl import threadpool_limits
 
 from sslrun.contracts import UserError
 
@@ -47,6 +49,14 @@ class Device:
     @property
     def autocast(self) -> torch.dtype | None:
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+
+    def limit_threads(self) -> None:
+        """Holds torch, and the linear algebra under NumPy and SciPy, to this run's share of the cores.
+
+        Theirs would take all cores for a handful of numbers, and spin there in the way of the runs beside this one.
+        """
+        torch.set_num_threads(self.threads)
+        threadpool_limits(self.threads)
 
     def mixed(self) -> torch.autocast:
         """The context in which a network computes outside the trainer."""

@@ -85,7 +85,7 @@ def fit(
     run sees the batches that an uninterrupted one would have seen.
     """
     quiet()
-    torch.set_num_threads(device.threads)
+    device.limit_threads()
     keep_freed_memory()
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
     learner.data.to(device.torch)

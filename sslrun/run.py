@@ -78,7 +78,7 @@ class Experiment:
 
     def __init__(self, cfg: DictConfig, folder: RunFolder, device: devices.Device):
         self.cfg, self.folder, self.device = cfg, folder, device
-        torch.set_num_threads(device.threads)
+        device.limit_threads()
         self.began = time.perf_counter()
         self.built: Built = build(cfg)
         self.plain = OmegaConf.to_container(cfg)

@@ -3,8 +3,9 @@
 import os
 
 import pytest
+import torch
 
-from sslrun.device import is_launched, ranks
+from sslrun.device import Device, is_launched, ranks
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,17 @@ def test_processes_do_not_inherit_a_tasks_rank(monkeypatch):
     with ranks(1, []):
         assert not {"SLURM_PROCID", "SLURM_NTASKS"} & set(os.environ) and os.environ["RANK"] == "0"
     assert dict(os.environ) == before
+
+
+def test_threads_are_those_of_the_linear_algebra_too():
+    """scipy's minimiser would take every core for sixty numbers, beside other runs."""
+    from threadpoolctl import threadpool_info
+
+    before = torch.get_num_threads()
+    try:
+        for threads in (2, 1):
+            Device("cpu", 1, 1, threads, "fp32").limit_threads()
+            assert torch.get_num_threads() == threads
+            assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {threads}
+    finally:
+        Device("cpu", 1, 1, before, "fp32").limit_threads()

@@ -14,6 +14,7 @@ from sslrun.nn.collected import Rounds, classifier, surest
 from sslrun.rng import seed_of
 
 VIEWS = ("halves", "alternate", "random")
+ROUNDS = 60  # in about how many all rows are labelled, if the views agree
 
 
 class CoTraining(Rounds):
@@ -27,8 +28,10 @@ class CoTraining(Rounds):
     Args:
         views: which features make the first view: the first half (of pictures: the upper half of each channel), every
             other one, or a random half, fixed by the seed.
-        pool: rows that are looked at in a round (paper: 75); it is refilled from the rest in a random order.
-        per_round: rows for each class, view and round on average, in proportion to the prior.
+        pool: rows that are looked at in a round, refilled from the rest in a random order; null: the paper's 75, or
+            seven times what a view may label where that is more.
+        per_round: rows for each class, view and round on average, in proportion to the prior; null: as many as label
+            all rows in some sixty rounds.
         strength: C of the logistic regressions, above 0.
         prior: expected shares of the classes; null: those that the first fit expects.
     """
@@ -38,8 +41,8 @@ class CoTraining(Rounds):
         encoder: Encoder,
         spec: DataSpec,
         views: str = "halves",
-        pool: int = 75,
-        per_round: int = 1,
+        pool: int | None = None,
+        per_round: int | None = None,
         strength: float = 1.0,
         prior: Sequence[float] | None = None,
     ):
@@ -49,11 +52,12 @@ class CoTraining(Rounds):
             raise ValueError(f"views={views} is unknown; choose from {', '.join(VIEWS)}")
         if d < 2:
             raise ValueError(f"two views need at least 2 features, and there is {d}; use weights=RUN")
-        if per_round < 1:
-            raise ValueError(f"per_round={per_round} must be 1 or more, for example 1")
-        if pool < per_round * k:
+        if per_round is not None and per_round < 1:
+            raise ValueError(f"per_round={per_round} must be 1 or more, or null")
+        if pool is not None and pool < (per_round or 1) * k:
             raise ValueError(
-                f"pool={pool} is below per_round={per_round} times {k} classes; use pool={per_round * k} or more"
+                f"pool={pool} is below per_round={per_round or 1} times {k} classes; use pool={(per_round or 1) * k} "
+                "or more"
             )
         if strength <= 0:
             raise ValueError(f"strength={strength} must be above 0, for example 1")
@@ -76,6 +80,12 @@ class CoTraining(Rounds):
         else:
             self.first = self._shuffled(data.seed, "views", len(place)) < (len(place) + 1) // 2
         self.order = self._shuffled(data.seed, "pool", len(self.y))
+        k = len(self.prior)
+        if self.per_round is None:
+            share = int((self.y < 0).sum()) / (2 * k * ROUNDS)
+            self.per_round = max(1, round(share if self.pool is None else min(share, self.pool // k)))
+        if self.pool is None:
+            self.pool = max(75, 7 * k * self.per_round)
 
     @staticmethod
     def _shuffled(seed: int, purpose: str, n: int) -> Tensor:
