@@ -205,6 +205,18 @@ def test_self_training_gains_on_its_labels_and_never_harms(labels, tmp_path):
         assert mean >= 0.08 and mean - reach > 0, (ours, labels_alone)
 
 
+def test_the_two_views_of_wines_teach_each_other(tmp_path):
+    """Beside the same two views on the labels alone, which one round is."""
+    lean = ["method=co_training", "data=wine", "labels=6", "eval=[]", "logger=none", "device.threads=1"]
+
+    def accuracy(seed, *settings):
+        found = sslrun.run([*lean, f"seed={seed}", *settings], tmp_path / f"{seed}{len(settings)}")["results"]
+        return found["model"]["classify/accuracy"]
+
+    gain = [accuracy(seed) - accuracy(seed, "epochs=1") for seed in range(10)]
+    assert statistics.mean(gain) > 0.015 and statistics.mean(gain) > 2.262 * statistics.stdev(gain) / 10**0.5, gain
+
+
 @pytest.mark.parametrize("method", ("label_propagation", "label_spreading"))
 @pytest.mark.parametrize("labels", (10, 40))
 def test_labels_spread_further_than_a_probe_of_them(method, labels, tmp_path):
