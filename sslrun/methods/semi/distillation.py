@@ -24,7 +24,7 @@ class Distillation(Generations):
     Args:
         alpha: a, the soft term's share, above 0 and up to 1.
         temperature: T, above 0.
-        generations: into how many parts the run is divided; null: 2, and with a teacher 1.
+        generations: into how many parts the run is divided; null: 3, and with a teacher 1.
         ema: decay of the averaged network, which is judged under `ema` and teaches the next generation, in [0, 1).
         recipe: augmentation of all samples.
         teacher: a module whose `predict(x)` are probabilities (B, K); a row of zeros teaches nothing.
@@ -42,7 +42,7 @@ class Distillation(Generations):
         teacher: nn.Module | None = None,
     ):
         if generations is None:
-            generations = 2 if teacher is None else 1
+            generations = 3 if teacher is None else 1
         super().__init__(encoder, spec, generations, alpha, ema, teacher)
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha={alpha} must lie above 0 and not above 1, for example 0.9")

@@ -35,7 +35,7 @@ class NoisyStudent(Generations):
         spec: DataSpec,
         threshold: float = 0.3,
         unlabelled_weight: float = 1.0,
-        generations: int = 2,
+        generations: int = 3,
         ema: float = 0.95,
         recipe: str = "strong",
         recipe_teacher: str = "plain",
