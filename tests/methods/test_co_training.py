@@ -35,6 +35,17 @@ def test_independent_views_teach_each_other():
     assert min(gains) > 0 and sum(gains) / 5 > 0.03, gains
 
 
+def test_more_data_take_no_more_rounds():
+    x, y, _ = two_views(0, rows=4000)
+    objective = made(20)
+    encoder = start(objective, x, y)
+    assert (objective.per_round, objective.pool) == (17, 238)  # 3,994 rows / (2 views * 2 classes * 60 rounds); 7 * 34
+    assert go_through(objective, encoder, x, passes=300, size=1000) < 120
+    few = made(20, pool=20)
+    start(few, x, y)
+    assert (few.per_round, few.pool) == (10, 20)
+
+
 def test_what_the_views_agree_on_and_what_not():
     """Rows: both say 0; the first says 0, the second 1; the first alone is sure; nobody is sure."""
     objective = made(per_round=1, pool=4)
