@@ -54,11 +54,9 @@ class CoTraining(Rounds):
             raise ValueError(f"two views need at least 2 features, and there is {d}; use weights=RUN")
         if per_round is not None and per_round < 1:
             raise ValueError(f"per_round={per_round} must be 1 or more, or null")
-        if pool is not None and pool < (per_round or 1) * k:
-            raise ValueError(
-                f"pool={pool} is below per_round={per_round or 1} times {k} classes; use pool={(per_round or 1) * k} "
-                "or more"
-            )
+        rows = per_round or 1
+        if pool is not None and pool < rows * k:
+            raise ValueError(f"pool={pool} is below per_round={rows} times {k} classes; use pool={rows * k} or more")
         if strength <= 0:
             raise ValueError(f"strength={strength} must be above 0, for example 1")
         self.views_by, self.pool, self.per_round, self.strength = views, pool, per_round, strength
