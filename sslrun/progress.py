@@ -1,12 +1,40 @@
-"""A bar for work that takes a while and is no training."""
+"""What is shown of work that takes a while and is no training."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 
 PATIENCE = 3.0  # seconds before a progress bar appears
+SILENCE = 10.0  # seconds that work without a bar may take before a line says what it is
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h` or `2.1 days`."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.{0 if unit == 'min' else 1}f} {unit}"
+    return f"{max(1, round(seconds))} s"
+
+
+@contextlib.contextmanager
+def working(text: str, expected: float | None = None) -> Iterator[None]:
+    """A line on stderr that names work whose end cannot be counted down to, where it outlasts `SILENCE` seconds.
+
+    `expected`: seconds that the same work took before; where these are many the line says so from the start.
+    """
+    long = expected is not None and expected > SILENCE
+    line = f"{text}: about {duration(expected)}" if long else f"{text} ..."
+    timer = threading.Timer(0 if long else SILENCE, lambda: print(line, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def progress(items: Iterable, total: int, text: str) -> Iterator:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from sslrun.data.module import Data, Part
 from sslrun.evaluate import features
 from sslrun.evaluate.proxy import naive, scaled
 from sslrun.nn.columns import FlatInputs
+from sslrun.progress import working
 
 Splits = dict[str, Split | None]
 
@@ -46,6 +49,7 @@ class Judge:
         self.data, self.evaluators, self.device, self.autocast = data, dict(evaluators), device, autocast
         self.budgets = dict(budgets)
         self._protocol: dict[str, dict[str, Any]] = {}  # metric -> subject -> how
+        self._took: dict[str, float] = {}  # evaluator -> seconds for the last subject
         self.seen: set[str] = set()  # metrics of the subjects scored so far
         self.parts: dict[str, Part | None] = {"train": data.train, "val": data.open_val(), "test": data.open_test()}
         self.needs = {n for e in self.evaluators.values() for n in needs_of(e)}
@@ -161,14 +165,23 @@ class Judge:
             there = {"tune": tune, **vars(splits["test"])}
             if any(there[n] is None for n in needs):
                 continue
-            given = {"tune": tune} if "tune" in needs else {}
-            found = evaluator(splits["train"], splits["val"], splits["test"], self.spec, **given)
+            given = {"tune": tune} if "tune" in needs else {}  # training shows a bar of its own
+            with nullcontext() if given else self._saying(f"{name}@{within}" if within else name, subject):
+                found = evaluator(splits["train"], splits["val"], splits["test"], self.spec, **given)
             for prefix, how in found.pop("protocol", {}).items():
                 at = f"@{within}" if within else prefix
                 self._protocol.setdefault(f"{name}{at}", {})[subject] = how
             for key, value in found.items():
                 metrics[f"{name}{key}" if key.startswith("@") else f"{name}/{key}"] = value
         return metrics
+
+    @contextmanager
+    def _saying(self, evaluator: str, subject: str) -> Iterator[None]:
+        """A line for an evaluator that takes long, with how long it took for the subject before."""
+        began = time.monotonic()
+        with working(f"judging {subject} by {evaluator}", self._took.get(evaluator)):
+            yield
+        self._took[evaluator] = time.monotonic() - began
 
     def note(self, metric: str, subject: str, how: dict[str, Any]) -> None:
         """Puts down how a number came about that no evaluator made."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from sslrun.progress import duration
 from sslrun.record.folder import RunFolder
 
 TELL = 2.0  # seconds between the steps that status.json names
@@ -56,10 +57,10 @@ class Progress(pl.Callback):
             return
         part = 5 * step // self.total
         spent = time.monotonic() - self._began
-        if part > self._said and spent > 10:
+        if part > self._said and spent > 10 and step < self.total:
             self._said = part
-            left = spent / max(1, step - self._first) * (self.total - step)
-            self._console.print(f"{self.title}: step {step} of {self.total}, about {left:.0f} s left", highlight=False)
+            left = duration(spent / max(1, step - self._first) * (self.total - step))
+            self._console.print(f"{self.title}: step {step} of {self.total}, about {left} left", highlight=False)
 
     def say(self, text: str) -> None:
         """A line above the bar."""

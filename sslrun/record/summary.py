@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sslrun.multitask import settled
+from sslrun.progress import duration
 from sslrun.verdict import BEST, MEDIAN
 
 DETAIL = re.compile(
@@ -73,14 +74,6 @@ def show(experiment: Any, forecast: tuple[float, float] | None = None) -> None:
                 f"{forecast[1] / 1e9:.2g} GB of memory beside the data"
             )
     out.print(f"folder   {short(experiment.folder.path)} (views in figures/views.png)")
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h` or `2.1 days`."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.{0 if unit == 'min' else 1}f} {unit}"
-    return f"{max(1, round(seconds))} s"
 
 
 def short(path: Path) -> str:

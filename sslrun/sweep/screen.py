@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sslrun.record.summary import duration
+from sslrun.progress import duration
 from sslrun.sweep.study import Job, results_of
 
 ROOM = 12  # rows of a terminal that the table leaves to the rest

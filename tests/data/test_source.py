@@ -8,7 +8,6 @@ import torch
 
 from sslrun.contracts import UserError
 from sslrun.data.source import Images, encode_labels, fingerprint
-from sslrun.progress import progress
 
 
 def ramp(i: int) -> torch.Tensor:
@@ -49,7 +48,3 @@ def test_labels_are_coded_by_training():
     assert classes == ("9", "10") and coded["train"].tolist() == [1, -1, 0] and coded["test"].tolist() == [0, -1]
     with pytest.raises(UserError, match="data.x: class 'c' in the val part"):
         encode_labels({"train": ["a"], "val": ["c"]}, "data.x")
-
-
-def test_progress_passes_everything_on():
-    assert list(progress(iter(range(5)), 5, "reading")) == [0, 1, 2, 3, 4]

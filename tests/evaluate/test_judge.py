@@ -1,5 +1,6 @@
 """The judge gives each evaluator what it asks for, and each subject the same treatment."""
 
+import time
 from functools import partial
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 import sslrun
+from sslrun import progress
 from sslrun.contracts import Encoder
 from sslrun.data.module import Data
 from sslrun.data.table import csv, iris
@@ -91,6 +93,14 @@ def test_raw_rows_of_a_table_are_standardised_and_categories_indicators(tmp_path
     found, given = raw.features, data.train.inputs(torch.arange(len(data.train)))
     assert found.shape[1] == 4 and found[:, 0].std(correction=0) == pytest.approx(1, abs=1e-3)
     assert torch.equal(found[:, 1:].argmax(1) + 1, given[:, 1].long()) and found[:, 1:].sum(1).eq(1).all()
+
+
+def test_a_slow_evaluator_is_named_with_its_subject_and_what_it_took_before(data, monkeypatch, capfd):
+    monkeypatch.setattr(progress, "SILENCE", 0.05)
+    judge = judge_of(data, slow=evaluator(lambda *_: time.sleep(0.3) or {}), quick=evaluator(lambda *_: {}))
+    for subject in ("random", "raw"):
+        judge.score(subject, judge.raw())
+    assert capfd.readouterr().err == "judging random by slow ...\njudging raw by slow: about 1 s\n"
 
 
 def test_names_of_metrics(data):
