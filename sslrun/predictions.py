@@ -13,6 +13,7 @@ from torch import Tensor
 from sslrun.evaluate.cluster import cluster_scores, named, silhouette
 from sslrun.evaluate.judge import Judge
 from sslrun.evaluate.scores import guesses, scores
+from sslrun.progress import progress
 from sslrun.record.folder import RunFolder, write_table
 from sslrun.record.tail import LAST, Tail
 from sslrun.streams import classifies
@@ -26,7 +27,9 @@ def stepwise(objectives: Any) -> bool:
     return any(o.trains and classifies(o) for o in objectives)
 
 
-def own(learner: Any, judge: Judge) -> tuple[Scores, Tensor | None, str | None]:
+def own(
+    learner: Any, judge: Judge, title: str | None = "predictions on the test part"
+) -> tuple[Scores, Tensor | None, str | None]:
     """Scores of the method's own predictions on the test part as `model` and `ema`, by the weights as they are.
 
     Also one model's predictions (N, K) and what they are, `class` or `cluster`: of several methods the first that names
@@ -36,7 +39,7 @@ def own(learner: Any, judge: Judge) -> tuple[Scores, Tensor | None, str | None]:
     if test is None:
         return results, None, None
     for subject, objective, predict in _models(learner):
-        p = judge.probabilities(lambda x, predict=predict: predict(learner.encoder, x), test)
+        p = judge.probabilities(lambda x, predict=predict: predict(learner.encoder, x), test, title)
         found.setdefault(objective.predicts, p)
         results[subject] = _scores(subject, objective, predict, learner, p, judge)
     kind = next((k for k in ("class", "cluster") if k in found), None)
@@ -52,7 +55,8 @@ def by_step(learner: Any, judge: Judge, tail: Tail, best: Any) -> Scores:
     classes = {s for s, objective, _ in _models(learner) if objective.trains and classifies(objective)}
     results: Scores = {}
     try:
-        late = [_at(state, learner, judge, classes) for state in tail.states()]
+        states = progress(tail.states(), LAST, f"predictions of the last {LAST} evaluations")
+        late = [_at(state, learner, judge, classes) for state in states]
         for subject in late[0] if late else ():
             keys = late[0][subject]
             results[subject + MEDIAN] = {k: statistics.median(found[subject][k] for found in late) for k in keys}
@@ -108,7 +112,7 @@ def _transductive(objective: Any, train: Any, spec: Any) -> dict[str, float]:
 
 def _at(state: dict[str, Tensor], learner: Any, judge: Judge, subjects: set[str]) -> Scores:
     learner.load_state_dict(state)
-    return {s: found for s, found in own(learner, judge)[0].items() if s in subjects}
+    return {s: found for s, found in own(learner, judge, None)[0].items() if s in subjects}
 
 
 def _scores(subject: str, objective: Any, predict: Callable, learner: Any, p: Tensor, judge: Judge) -> dict[str, float]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 PATIENCE = 3.0  # seconds before a progress bar appears
 SILENCE = 10.0  # seconds that work without a bar may take before a line says what it is
+LINES = 5  # parts of which each has one line, where no terminal shows a bar
 
 
 def duration(seconds: float) -> str:
@@ -38,12 +39,19 @@ def working(text: str, expected: float | None = None) -> Iterator[None]:
 
 
 def progress(items: Iterable, total: int, text: str) -> Iterator:
-    """Passes `items` on; at a terminal, a bar on stderr appears when they take more than a few seconds."""
-    began, bar, task = time.monotonic(), None, None
+    """Passes `items` on; where they take long, a bar shows on stderr at a terminal, and elsewhere a few lines."""
+    began, bar, task, said = time.monotonic(), None, None, 0
     try:
         for done, item in enumerate(items, 1):
             yield item
-            if bar is None and sys.stderr.isatty() and time.monotonic() - began > PATIENCE:
+            spent = time.monotonic() - began
+            if not sys.stderr.isatty():
+                if spent > SILENCE and (part := LINES * done // total) > said and done < total:
+                    said = part
+                    left = duration(spent / done * (total - done))
+                    print(f"{text}: {done} of {total}, about {left} left", file=sys.stderr, flush=True)
+                continue
+            if bar is None and spent > PATIENCE:
                 from rich.console import Console
                 from rich.progress import Progress
 

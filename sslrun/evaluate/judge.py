@@ -15,7 +15,7 @@ from sslrun.data.module import Data, Part
 from sslrun.evaluate import features
 from sslrun.evaluate.proxy import naive, scaled
 from sslrun.nn.columns import FlatInputs
-from sslrun.progress import working
+from sslrun.progress import progress, working
 
 Splits = dict[str, Split | None]
 
@@ -198,10 +198,12 @@ class Judge:
             out[metric] = common | ({"subjects": own} if any(own.values()) else {})
         return out
 
-    def probabilities(self, predict: Callable[[Any], Tensor], part: Part, batch: int = 512) -> Tensor:
+    def probabilities(
+        self, predict: Callable[[Any], Tensor], part: Part, title: str | None = None, batch: int = 512
+    ) -> Tensor:
         """A model's predictions, or an encoder's features, for a part, (N, K) on the CPU."""
-        out = []
+        out, batches = [], torch.arange(len(part)).split(batch)
         with torch.no_grad(), torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            for rows in torch.arange(len(part)).split(batch):
+            for rows in progress(batches, len(batches), title) if title else batches:
                 out.append(predict(part.inputs(rows, self.device)).float().cpu())
         return torch.cat(out)

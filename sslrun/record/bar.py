@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from sslrun.progress import duration
+from sslrun.progress import LINES, SILENCE, duration
 from sslrun.record.folder import RunFolder
 
 TELL = 2.0  # seconds between the steps that status.json names
@@ -55,9 +55,9 @@ class Progress(pl.Callback):
             )
             self._bar.update(self._task, completed=step, **({"note": note} if note else {}))
             return
-        part = 5 * step // self.total
+        part = LINES * step // self.total
         spent = time.monotonic() - self._began
-        if part > self._said and spent > 10 and step < self.total:
+        if part > self._said and spent > SILENCE and step < self.total:
             self._said = part
             left = duration(spent / max(1, step - self._first) * (self.total - step))
             self._console.print(f"{self.title}: step {step} of {self.total}, about {left} left", highlight=False)

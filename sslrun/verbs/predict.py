@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sslrun.contracts import UserError
+from sslrun.progress import progress
 from sslrun.record.folder import write_atomically
 from sslrun.record.summary import console
 from sslrun.teacher import recalled
@@ -41,7 +42,8 @@ def main(argv: list[str]) -> None:
     with torch.no_grad():
         for name, part in opened.parts.items():
             files = opened.names[name]
-            for rows in torch.arange(len(part)).split(512):
+            batches = torch.arange(len(part)).split(512)
+            for rows in progress(batches, len(batches), f"predictions on the {name} part"):
                 p = found.predict(encoder, part.inputs(rows, device)).cpu()
                 for i, row in zip(rows.tolist(), p, strict=True):
                     best = int(row.argmax())
