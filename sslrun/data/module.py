@@ -15,7 +15,7 @@ from torch import Tensor
 from sslrun.contracts import Batch, DataSpec, Stream, UserError
 from sslrun.data import splits
 from sslrun.data.plan import VALIDATION, Plan, Share
-from sslrun.data.source import Source, class_numbers
+from sslrun.data.source import Source, class_numbers, refuse_one_class
 from sslrun.rng import Rng, seed_of
 
 
@@ -77,12 +77,12 @@ class Data:
     ):
         self.seed, self.split_seed, self.fingerprint, self.notes = seed, split_seed, source.fingerprint, source.notes
         self.name, self.recipes, self.raster = source.spec.name, dict(recipes or {}), source.raster
+        refuse_one_class(source, normal_class)
         self._parts = self._cut(source, val_fraction, test_fraction)
         self._test = self._parts.pop("test", None)
         self.train, self.val = self._parts["train"], self._parts.get("val")
-        self._every_val, normal = self.val, ()
-        if normal_class is not None:
-            normal = self._leave_out_anomalies(normal_class, source.spec)
+        self._every_val = self.val
+        normal = () if normal_class is None else self._leave_out_anomalies(normal_class, source.spec)
         self.sequence = self._label_sequence()
         self.budgets = {n: self.sequence[:n].sort().values for n in budgets if self._fits(n)}
         self.labelled = self._choose(labels)

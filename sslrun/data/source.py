@@ -131,9 +131,12 @@ def fingerprint(*items: Any) -> str:
 def encode_labels(parts: dict[str, list], key: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Codes labels by the classes of `parts["train"]`, sorted: {part: (N,) int64}, class names; None becomes -1.
 
-    Raises UserError where another part has a class that training lacks; `key` names the setting in the message.
+    Where training has a single class, others may have more: what is normal, and anomalies to find. Raises UserError
+    where they have one beside several of training; `key` names the setting in the message.
     """
     known = {label for label in parts["train"] if label is not None}
+    if len(known) == 1:
+        known |= {label for labels in parts.values() for label in labels if label is not None}
     numbers = all(isinstance(label, (int, float)) for label in known)
     ordered = sorted(known) if numbers else sorted(known, key=str)
     code = {label: i for i, label in enumerate(ordered)}
@@ -166,6 +169,18 @@ def class_numbers(wanted: Any, spec: DataSpec, key: str) -> tuple[int, ...]:
     if not found:
         raise UserError(f"{key}={wanted} names no class; give a name or a number.")
     return tuple(sorted(found))
+
+
+def refuse_one_class(source: Source, normal_class: Any) -> None:
+    """Raises UserError where training has one class of several, and nothing says that the others are anomalies."""
+    names, there = source.spec.classes, source.train.y[source.train.y >= 0].unique().tolist()
+    if normal_class is None and len(names) > 1 and len(there) == 1:
+        only = names[there[0]]
+        others = named([name for name in names if name != only], "class")
+        raise UserError(
+            f"data={source.spec.name}: {others} of the other parts has no training sample; add some, or say "
+            f"data.normal_class={only} to have all but '{only}' found as anomalies."
+        )
 
 
 def named(values: list[str], noun: str, limit: int = 5) -> str:

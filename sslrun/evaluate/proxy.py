@@ -90,8 +90,8 @@ def refuse(data: Data, *, positive: Any = None, **_: Any) -> None:
         )
     if val is None or not _both(positives(val.labels, spec, positive)):
         raise UserError(
-            "eval=[proxy] fixes the sign of the score on the validation part, which needs samples of both kinds; "
-            "raise data.val_fraction."
+            "eval=[proxy] fixes the sign of the score on the validation part, which needs samples of both kinds: raise "
+            "data.val_fraction, give a part that has both, or take eval=[anomaly], which needs none."
         )
 
 

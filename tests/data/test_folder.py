@@ -11,6 +11,7 @@ from torchvision.transforms import functional as reference
 
 from sslrun.contracts import UserError
 from sslrun.data.folder import image_folder
+from sslrun.data.module import Data
 from sslrun.data.source import Images
 
 
@@ -312,6 +313,19 @@ def _broken_class(root):
     (root / "c").mkdir()
     (root / "c" / "x.png").write_bytes(b"x")
     return root
+
+
+def test_one_training_class_is_normal_and_what_only_test_has_an_anomaly(tmp_path):
+    classes(tmp_path / "train", "good", count=9)
+    classes(tmp_path / "test", "crack", "good")
+    classes(tmp_path / "ground_truth", "crack")
+    source = image_folder(str(tmp_path))
+    assert source.spec.classes == ("crack", "good") and source.train.y.tolist() == [1] * 9
+    assert source.test.y.tolist() == [0, 0, 0, 1, 1, 1]
+    data = Data(source, seed=0, split_seed=0, normal_class="good", val_fraction=0.0)
+    assert data.spec.normal == (1,) and data.open_test().labels.tolist() == [0, 0, 0, 1, 1, 1]
+    with pytest.raises(UserError, match="class 'crack' of the other parts .* say data.normal_class=good to have"):
+        Data(source, seed=0, split_seed=0)
 
 
 @pytest.mark.parametrize(
