@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sslrun.contracts import Batch, DataSpec, Encoder
 from sslrun.nn.classifier import Classifier
 from sslrun.nn.ema import Ema
+from sslrun.nn.gather import all_sum
 
 
 class SemiSupervised(Classifier):
@@ -89,11 +90,15 @@ class SemiSupervised(Classifier):
 class WeakToStrong(SemiSupervised):
     """A guess on the weak view is what the strong view of the same sample learns, as far as it can be trusted.
 
-    A subclass writes `trust`; the unlabelled term is a mean over ALL unlabelled rows, so that few trusted rows weigh
-    little.
+    A subclass writes `trust`, and may write `guess`. The unlabelled term is a mean over ALL unlabelled rows, so that
+    few trusted rows weigh little.
     """
 
     views = {"labelled": {"weak": "weak"}, "unlabelled": {"weak": "weak", "strong": "strong"}}
+
+    def guess(self, weak: Tensor) -> Tensor:
+        """Logits (B, K) that pseudo-labels are made of, from those of the weak views."""
+        return weak
 
     def trust(self, p: Tensor, index: Tensor) -> Tensor:
         """Weights (B,) in [0, 1] of unlabelled rows with weak probabilities p (B, K) and places in the data (B,)."""
@@ -110,7 +115,7 @@ class WeakToStrong(SemiSupervised):
     def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
         labelled, unlabelled = batch["labelled"], batch["unlabelled"]
         x, weak, strong = self.logits(encoder, labelled["weak"], unlabelled["weak"], unlabelled["strong"])
-        weak = weak.detach()
+        weak = self.guess(weak.detach())
         p = torch.softmax(weak, 1)  # (mu B, K)
         trust = self.trust(p, unlabelled["index"])
         loss_u = (self.disagreement(strong, weak) * trust).mean()
@@ -119,6 +124,12 @@ class WeakToStrong(SemiSupervised):
         for name, (weight, term) in self.extra(strong, trust).items():
             out["loss"], out[name] = out["loss"] + weight * term, term
         return out
+
+
+def follow(mean: Tensor, rows: Tensor, decay: float) -> None:
+    """Moves a running mean (K,) to that of the rows (B, K) of all processes, in place."""
+    sums = all_sum(torch.cat([rows.sum(0), rows.new_ones(1) * len(rows)]))
+    mean.lerp_((sums[:-1] / sums[-1]).to(mean), 1 - decay)
 
 
 def single(x: Tensor) -> Tensor:

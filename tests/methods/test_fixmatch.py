@@ -86,7 +86,27 @@ def test_average_gets_no_gradient_and_follows_the_paper():
     assert averaged.shape == p.shape and not torch.equal(p, averaged)
 
 
+def test_aligned_guesses_keep_to_the_shares_of_the_labels():
+    encoder, rows = Logits(), torch.tensor([(0.6, 0.3, 0.1)] * 30 + [(0.4, 0.5, 0.1)] * 10 + [(0.4, 0.2, 0.4)] * 8)
+    weak = rows.log()
+    made = objective(encoder, align=0.9)
+    made.prior = torch.tensor([0.5, 0.25, 0.25])
+    for _ in range(100):
+        aligned = torch.softmax(made.guess(weak), 1)
+    ratio = made.prior / rows.mean(0)  # Berthelot et al. 2020, section 3.1
+    torch.testing.assert_close(made.classes, rows.mean(0), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(aligned, rows * ratio / (rows * ratio).sum(1, keepdim=True), rtol=1e-3, atol=1e-4)
+    before = made.classes.clone()
+    made.eval()
+    torch.testing.assert_close(torch.softmax(made.guess(weak), 1), aligned, rtol=1e-3, atol=1e-4)
+    assert torch.equal(made.classes, before), "validation samples do not move the shares"
+    assert torch.equal(objective(encoder).guess(weak), weak), "without it guesses are as the network has them"
+
+
 def test_refuses_what_cannot_work():
+    for align in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=f"align={align} must lie in"):
+            FixMatch(Linear(16, 3), picture(), align=align)
     with pytest.raises(ValueError, match="threshold=0 must lie above 0"):
         FixMatch(Linear(16, 3), picture(), threshold=0)
     with pytest.raises(ValueError, match="at least 2 classes"):

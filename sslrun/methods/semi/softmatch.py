@@ -10,7 +10,7 @@ from torch import Tensor
 from sslrun.contracts import DataSpec, Encoder
 from sslrun.nn.example import Example
 from sslrun.nn.gather import all_sum
-from sslrun.nn.semi import WeakToStrong
+from sslrun.nn.semi import WeakToStrong, follow
 
 
 class SoftMatch(WeakToStrong):
@@ -48,8 +48,7 @@ class SoftMatch(WeakToStrong):
 
     def trust(self, p: Tensor, index: Tensor) -> Tensor:
         if self.training:
-            sums = all_sum(torch.cat([p.sum(0), p.new_ones(1) * len(p)]))
-            self.classes.lerp_((sums[:-1] / sums[-1]).to(self.classes), 1 - self.decay)
+            follow(self.classes, p, self.decay)
         aligned = p / self.classes
         confidence = (aligned / aligned.sum(1, keepdim=True)).amax(1)
         if self.training:
