@@ -213,7 +213,8 @@ def labels_before(cfg: Any, data: Data) -> int:
     """How many labels of this data the encoder of `weights` or the run of `teacher` has learned from.
 
     Raises:
-        UserError: one of them has learned from samples that are this run's test part.
+        UserError: one of them has learned from samples that are this run's test part, or from more labels than
+            this run may see.
     """
     before = 0
     for key, what in (("weights", "the encoder of weights="), ("teacher", "the method of teacher=")):
@@ -224,6 +225,11 @@ def labels_before(cfg: Any, data: Data) -> int:
             raise UserError(
                 f"{key}={cfg[key]} learned from samples that split_seed={cfg.split_seed} tests on; add "
                 f"split_seed={learned['split_seed']}, its own, and its data.test_fraction."
+            )
+        if cfg.labels is not None and cfg.labels < learned["labels"]:
+            raise UserError(
+                f"labels={cfg.labels} is fewer than the {learned['labels']} labels that {what} has learned from; say "
+                f"labels={learned['labels']} or more, or take a run of no more than {cfg.labels}."
             )
         if learned["labels"]:
             data.notes.append(f"{what} has learned from {learned['labels']} labels already")

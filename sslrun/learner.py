@@ -110,7 +110,7 @@ class Learner(pl.LightningModule):
         """Raises where a loss was not finite; checkpoints ask this before they are written."""
         if int(self.bad_step) >= 0:
             raise UserError(
-                f"the loss became NaN or infinite at step {int(self.bad_step)}; the last good checkpoint is kept: "
+                f"the loss became NaN or infinite at step {int(self.bad_step)}; what was saved before is kept: "
                 "lower lr, set clip=1, or use precision=fp32."
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+OWN = ("ema", "model", "trained")  # what a method is judged by: the first that has the number, whichever is better
 MEDIAN, BEST = ":median20", ":best"  # subjects told by another step than the last, which is the plain one
 
 
@@ -29,12 +30,15 @@ def primary_of(results: dict[str, dict[str, float]], budgets: list[int]) -> str 
     return next((k for k in wanted if k in judged), next(iter(better_high), None))
 
 
-def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: int | None, rows: int) -> bool | str:
+def harm_of(
+    results: dict[str, dict[str, float]], primary: str | None, labels: int | None, rows: int
+) -> bool | str | None:
     """Whether the method falls below the best row that needs no pretraining, by more than one seed's noise.
 
-    A classifier is held against the linear probes with as many labels as it had, a fine-tuned copy against the network
-    trained on the same labels from the start. `rows` is the number of test samples behind each number; where numbers
-    come with intervals, half of the wider of the two is the noise.
+    None where no other row has such a number. A classifier is judged by its averaged weights where it keeps them, which
+    are what it hands on, and held against the linear probes with as many labels as it had; a fine-tuned copy against
+    the network trained on the same labels from the start. `rows` is the number of test samples behind each number;
+    where numbers come with intervals, half of the wider of the two is the noise.
     """
     rivals = [primary]
     if primary == "classify/accuracy":
@@ -42,7 +46,7 @@ def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: i
     elif primary and primary.startswith("finetune"):
         rivals.append(primary.replace("finetune", "classify", 1))
     by_subject = [(s.split(":")[0], found) for s, found in results.items() if last(s)]
-    own = [(found[primary], found) for s, found in by_subject if s in ("model", "ema", "trained") and primary in found]
+    own = [(found[primary], found) for kind in OWN for s, found in by_subject if s == kind and primary in found]
     others = [
         (found[m], found)
         for s, found in by_subject
@@ -51,12 +55,21 @@ def harm_of(results: dict[str, dict[str, float]], primary: str | None, labels: i
         if m in found
     ]
     if not own or not others or not rows:
-        return "unknown"
-    (ours, mine), (best, theirs) = (max(pairs, key=lambda pair: pair[0]) for pairs in (own, others))
-    noise = 2 * math.sqrt(max(best * (1 - best), 1e-4) / rows)
+        return None
+    (ours, mine), (best, theirs) = own[0], max(others, key=lambda pair: pair[0])
+    noise = 2 * math.sqrt((_spread(ours, rows) + _spread(best, rows)) / rows)
     if f"{primary}_low" in mine.keys() & theirs.keys():
         noise = max(found[f"{primary}_high"] - found[f"{primary}_low"] for found in (mine, theirs)) / 2
     return "unknown" if abs(ours - best) <= noise else ours < best
+
+
+def _spread(rate: float, rows: int) -> float:
+    """The variance of one sample behind a rate of so many, taken two hits and two misses nearer to one half.
+
+    Agresti and Coull 1998: without these, a rate of 0 or 1 would have no noise.
+    """
+    share = (min(max(rate, 0.0), 1.0) * rows + 2) / (rows + 4)
+    return share * (1 - share)
 
 
 def last(subject: str) -> bool:

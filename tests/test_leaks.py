@@ -72,6 +72,8 @@ def test_weights_that_learned_from_the_test_part_are_refused(trained, tmp_path):
     other = [*lean, f"weights={run}", "seed=1"]
     with pytest.raises(UserError, match=r"learned from samples that split_seed=1 tests on; add split_seed=0"):
         sslrun.run(other, folder=tmp_path / "leak")
+    with pytest.raises(UserError, match="labels=10 is fewer than the 40 labels that the encoder of weights="):
+        sslrun.run([*other, "split_seed=0", "labels=10"], folder=tmp_path / "fewer")
     kept = sslrun.run([*other, "split_seed=0", "eval.budgets=[10,40,100]"], folder=tmp_path / "kept")
     assert not any("@10/" in name for found in kept["results"].values() for name in found), "it has seen 40 labels"
     assert any("@40/" in name for name in kept["results"]["trained"])

@@ -60,7 +60,7 @@ def test_protocol_says_how_by_subject(tmp_path):
 def test_without_a_test_part_a_run_finishes_and_scores_nothing(tmp_path, capsys):
     metrics = sslrun.run(["data.test_fraction=0", "eval=[knn,linear,cluster]", *SMALL], folder=tmp_path / "run")
     assert (metrics["status"], metrics["results"], metrics["primary"]) == ("finished", {}, None)
-    assert metrics["harm"] == "unknown" and metrics["health"]["effective_rank"] > 1
+    assert metrics["harm"] is None and metrics["health"]["effective_rank"] > 1
     assert "finished after" in capsys.readouterr().out
     assert (tmp_path / "run/figures/tsne.png").exists() and (tmp_path / "run/encoder/model.safetensors").exists()
     classifier = ["method=fixmatch", "labels=40", "data.test_fraction=0", "eval=[knn]", *SMALL]
@@ -80,7 +80,7 @@ def unlabelled(tmp_path):
 def test_without_labels_a_run_finishes_with_what_needs_none(unlabelled, tmp_path, capsys):
     lean = [*unlabelled, *LEAN, "eval=[knn,linear,cluster]"]
     metrics = sslrun.run(["method=denoising_autoencoder", *lean], folder=tmp_path / "a")
-    assert metrics["status"] == "finished" and metrics["primary"] == "task/skill" and metrics["harm"] == "unknown"
+    assert metrics["status"] == "finished" and metrics["primary"] == "task/skill" and metrics["harm"] is None
     assert set(metrics["results"]) == {"trained", "random", "raw", "model", "trivial"}
     assert set(metrics["results"]["trained"]) == {"cluster/inertia", "cluster/silhouette"}
     assert "trained" in capsys.readouterr().out
@@ -93,6 +93,15 @@ def test_without_labels_a_run_finishes_with_what_needs_none(unlabelled, tmp_path
 
 
 # Predictions
+
+
+def test_how_few_labels_there_are_is_said(command):
+    cells = [f"{i % 7},{i % 5},{'ab'[i % 2] if i < 40 else ''}" for i in range(200)]
+    Path("few.csv").write_text("\n".join(["x,z,y", *cells]))
+    said = command("method=supervised", "data=csv", "data.path=few.csv", "data.target=y", "eval=[knn]", "steps=2",
+                   "reference=null", "hydra.run.dir=run", "logger=none", "device.threads=1")  # fmt: skip
+    assert said.status == 0 and "2 classes, 28 labels shown" in said.out
+    assert "only 8 test samples have labels, too few to tell methods apart" in said.out
 
 
 def test_batches_that_few_samples_cannot_fill_are_made_smaller_and_that_is_said(command):

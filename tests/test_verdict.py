@@ -1,5 +1,7 @@
 """Which number a run is judged by, and whether the method did harm by it."""
 
+import pytest
+
 from sslrun.verdict import harm_of, primary_of
 
 
@@ -46,11 +48,16 @@ def test_what_another_step_would_have_told_decides_nothing():
 
 
 def test_verdict_is_open_within_noise():
-    # two standard errors of .5 among 400 samples are .05, among 100 they are .1
-    assert verdict(0.54) == verdict(0.46) == "unknown"
-    assert verdict(0.56) is False and verdict(0.44) is True
-    assert verdict(0.56, rows=100) == verdict(0.44, rows=100) == "unknown"
-    assert verdict(0.9995, random=1.0) == "unknown" and verdict(0.98, random=1.0) is True, "no rate is without noise"
+    # two standard errors of the difference of two rates about .5 are .0704 among 400 samples, .139 among 100
+    assert verdict(0.565) == verdict(0.435) == "unknown"
+    assert verdict(0.575) is False and verdict(0.425) is True
+    assert verdict(0.575, rows=100) == verdict(0.425, rows=100) == "unknown"
+    assert verdict(0.9995, random=1.0) == "unknown" and verdict(0.96, random=1.0) is True, "no rate is without noise"
+
+
+@pytest.mark.parametrize(("ours", "best", "rows"), [(1.0, 0.0, 1), (0.25, 0.75, 4), (35 / 36, 1.0, 36)])
+def test_a_handful_of_samples_decides_nothing(ours, best, rows):
+    assert verdict(ours, random=best, raw=0.0, rows=rows) == verdict(best, random=ours, raw=0.0, rows=rows) == "unknown"
 
 
 def test_scores_come_with_their_noise():
@@ -65,10 +72,13 @@ def test_scores_come_with_their_noise():
     assert primary_of({"model": scored(0.8, 0.7, 0.9), "trained": {"knn/accuracy": 0.9}}, []) == "knn/accuracy"
 
 
-def test_verdict_is_open_without_another_row():
-    assert harm_of({"trained": {"knn/accuracy": 0.9}}, "knn/accuracy", None, 100) == "unknown"
-    assert harm_of({"random": {"knn/accuracy": 0.9}}, "knn/accuracy", None, 100) == "unknown"
-    assert harm_of({}, None, None, 0) == "unknown"
+def test_there_is_no_verdict_without_another_row():
+    assert harm_of({"trained": {"knn/accuracy": 0.9}}, "knn/accuracy", None, 100) is None
+    assert harm_of({"random": {"knn/accuracy": 0.9}}, "knn/accuracy", None, 100) is None
+    assert (
+        harm_of({"model": {"classify/accuracy": 0.9}, "raw": {"knn/accuracy": 0.9}}, "classify/accuracy", 9, 99) is None
+    )
+    assert harm_of({}, None, None, 0) is None
 
 
 def test_classifier_is_held_against_probes_of_as_many_labels():
@@ -77,11 +87,21 @@ def test_classifier_is_held_against_probes_of_as_many_labels():
         "ema": {"classify/accuracy": 0.8},
         "raw": {"linear@40/accuracy": 0.7, "linear@100/accuracy": 0.9, "linear/accuracy": 0.95},
     }
-    assert harm_of(results, "classify/accuracy", 40, 1000) is False, "its averaged weights count as well"
+    assert harm_of(results, "classify/accuracy", 40, 1000) is False
     assert harm_of(results, "classify/accuracy", 100, 1000) is True
     assert harm_of(results, "classify/accuracy", None, 1000) is True
     results["supervised"] = {"classify/accuracy": 0.9}
     assert harm_of(results, "classify/accuracy", 40, 1000) is True
+
+
+def test_averaged_weights_are_judged_where_there_are_some_also_when_the_last_ones_are_better():
+    results = {
+        "model": {"classify/accuracy": 0.9},
+        "ema": {"classify/accuracy": 0.5},
+        "raw": {"linear@40/accuracy": 0.7},
+    }
+    assert harm_of(results, "classify/accuracy", 40, 1000) is True
+    assert harm_of(results | {"ema": {"classify/accuracy": 0.9}}, "classify/accuracy", 40, 1000) is False
 
 
 def test_fine_tuning_is_held_against_training_from_the_start():

@@ -30,6 +30,7 @@ MEANING = {
     "ema": "the same, averaged weights",
     "trivial": "no learning",
 }
+FEW = 30  # labelled test samples below which two good methods can hardly be told apart
 TELLING, CLUSTERS = 3, 12  # columns of a cluster, and clusters, that the terminal shows
 CHOSEN = {MEDIAN: "median of the last 20 evaluations", BEST: "at the best step on validation labels"}
 
@@ -48,12 +49,12 @@ def show(experiment: Any, forecast: tuple[float, float] | None = None) -> None:
     sizes = {"train": data.train, "validation": data.val, "test": data.open_test()}
     parts = ", ".join(f"{len(p):,} {name}" for name, p in sizes.items() if p is not None)
     labels = f"{data.spec.num_classes} classes" if data.spec.num_classes else "no labels"
-    if data.num_labels is not None and data.spec.num_classes:
-        labels += f", {data.num_labels} labels shown"
+    if len(data.labelled) < len(data.train) and data.spec.num_classes:
+        labels += f", {len(data.labelled):,} labels shown"
     parameters = sum(p.numel() for p in built.encoder.parameters())
     shape = " x ".join(map(str, data.spec.shape))
     out.print(f"data     {data.name}: {shape}, {parts}; {labels}")
-    for note in data.notes:
+    for note in [*data.notes, *_few(sizes["test"], data.spec.num_classes)]:
         out.print(f"         {note}")
     name = built.encoder_config["_target_"].rpartition(".")[2]
     out.print(f"encoder  {name}, {parameters / 1e6:.2f} M parameters, {built.encoder.dim} features")
@@ -74,6 +75,12 @@ def show(experiment: Any, forecast: tuple[float, float] | None = None) -> None:
                 f"{forecast[1] / 1e9:.2g} GB of memory beside the data"
             )
     out.print(f"folder   {short(experiment.folder.path)} (views in figures/views.png)")
+
+
+def _few(test: Any, classes: int) -> list[str]:
+    """A word where the test part has so few labels that it can hardly tell methods apart."""
+    known = int((test.labels >= 0).sum()) if test is not None and classes else FEW
+    return [f"only {known} test samples have labels, too few to tell methods apart"] if 0 < known < FEW else []
 
 
 def short(path: Path) -> str:
@@ -102,11 +109,11 @@ def table(metrics: dict[str, Any], folder: Any) -> None:
     out.print()
     if columns:
         out.print(grid)
-    rivals = any(s in results for s in ("random", "raw", "supervised")) and metrics["primary"] != "cluster/nmi"
     verdict = {
         True: "it is below the best row without pretraining: no gain here",
         False: "it beats every row without pretraining",
-    }.get(metrics["harm"], "one seed cannot tell whether it helped" if rivals else "no other row has it")
+        None: "no other row has it",
+    }.get(metrics["harm"], "one seed cannot tell whether it helped")
     if (metrics["primary"] or "").endswith("silhouette"):
         verdict = (
             "how well clusters are apart, each row's own in its own features; no label says whether they are right"

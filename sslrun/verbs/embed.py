@@ -20,8 +20,13 @@ def main(argv: list[str]) -> None:
     rows: dict[str, list] = {"features": [], "label": [], "index": [], "part": [], "name": [], "class": []}
     device = opened.device.torch
     for name, part in opened.parts.items():
+        title = f"features of the {name} part"
         found = features.extract(
-            opened.encoder.to(device), lambda i, part=part: part.inputs(i, device), len(part), device=device
+            opened.encoder.to(device),
+            lambda i, part=part: part.inputs(i, device),
+            len(part),
+            device=device,
+            title=title,
         )
         rows["features"].append(found["features"].numpy())
         rows["label"].append(part.labels.numpy())

@@ -25,7 +25,8 @@ from sslrun.verbs.fitting import fitted
 class Opened:
     """A run opened for use: its encoder, and every sample of the data under the part it came in.
 
-    `classes` are the names of the samples' true classes ("" where unknown), `names` their files, by part.
+    `classes` are the names of the samples' true classes ("" where unknown), `names` their files, by part. Other data
+    than the run's own is `new` where it has no parts, and its results go to a file of their own.
     """
 
     folder: RunFolder
@@ -49,7 +50,7 @@ def open_inputs(argv: list[str], verb: str, default_out: str) -> Opened:
         raise UserError(f"{verb} needs a run folder: {USAGE[verb]}.")
     folder = open_run(argv[0])
     cfg, _ = saved(folder)
-    out, data = folder / default_out, []
+    out, data = None, []
     for item in argv[1:]:
         if item.startswith("out="):
             out = Path(item.removeprefix("out="))
@@ -57,6 +58,9 @@ def open_inputs(argv: list[str], verb: str, default_out: str) -> Opened:
             data.append(item)
         elif item != "traceback=true":
             raise UserError(f"{verb} does not know {item}; it takes out=FILE and data=NAME or data.KEY=VALUE.")
+    if out is None:
+        name = Path(default_out)
+        out = folder / (name.with_stem(f"{name.stem}_new") if data else name)
     config, spec, where = read_config(folder.path)
     encoder = build(config, spec)
     load_state(encoder, where, str(folder.path))
@@ -65,15 +69,16 @@ def open_inputs(argv: list[str], verb: str, default_out: str) -> Opened:
     cfg.device.accelerator, cfg.device.devices, cfg.device.num_nodes = "auto", 1, 1
     source: Source = make({k: v for k, v in cfg.data.items() if k not in MODULE_KEYS}, "data")
     parts, classes, names, offset = {}, {}, {}, 0
-    for name in ("train", "val", "test"):
-        raw = getattr(source, name)
-        if raw is not None:
-            x, y, scale = fitted(raw, source.spec, spec)
-            rows = torch.arange(len(raw.y))
-            parts[name] = Part(x, y, rows, rows + offset, scale)
-            classes[name] = [source.spec.classes[i] if i >= 0 else "" for i in raw.y.tolist()]
-            names[name] = raw.names
-            offset += len(rows)
+    given = {name: part for name in ("train", "val", "test") if (part := getattr(source, name)) is not None}
+    if data and len(given) == 1:
+        given = {"new": source.train}
+    for name, raw in given.items():
+        x, y, scale = fitted(raw, source.spec, spec)
+        rows = torch.arange(len(raw.y))
+        parts[name] = Part(x, y, rows, rows + offset, scale)
+        classes[name] = [source.spec.classes[i] if i >= 0 else "" for i in raw.y.tolist()]
+        names[name] = raw.names
+        offset += len(rows)
     return Opened(folder, cfg, spec, encoder.eval(), parts, classes, names, devices.resolve(cfg), out)
 
 

@@ -19,7 +19,7 @@ def state(run):
 
 def test_a_student_learns_from_a_run_and_outlives_it(command, own_place, copied):
     teacher, run = copied("supervised"), own_place / "student"
-    said = command(*SMALL, *LEAN, NARROW, "labels=20", f"teacher={teacher}", f"hydra.run.dir={run}")
+    said = command(*SMALL, *LEAN, NARROW, "labels=40", f"teacher={teacher}", f"hydra.run.dir={run}")
     assert said.status == 0 and "the method of teacher= has learned from 40 labels already" in said.out
     metrics = json.loads((run / "metrics.json").read_text())
     assert not any("@10/" in key for found in metrics["results"].values() for key in found)
@@ -42,7 +42,7 @@ def test_a_student_learns_from_a_run_and_outlives_it(command, own_place, copied)
 
 
 def test_a_student_of_a_run_is_resumed_bit_for_bit(trained, tmp_path):
-    arguments = [*SMALL, NARROW, "labels=20", f"teacher={trained('supervised')}"]
+    arguments = [*SMALL, NARROW, "labels=40", f"teacher={trained('supervised')}"]
     whole = train(arguments, device(), steps=4, folder=tmp_path / "whole")
     train(arguments, device(), steps=4, folder=tmp_path / "again", end=End(1, "stop"))
     again = train(arguments, device(), steps=4, folder=tmp_path / "again", resume=True)
@@ -70,6 +70,7 @@ def with_other_classes(run):
         ("supervised", with_other_classes, [], "of classes 0, 1, 2, 3, 4, 5, 6, 7, 8, nine, not 0, 1"),
         ("supervised", None, ["data=wine"], "of modality image, not table as in data=wine"),
         ("supervised", None, ["data=image_arrays", "data.path=l.npz"], "of shape 1, 8, 8, not 1, 16, 16 as in data=l"),
+        ("supervised", None, ["labels=10"], "labels=10 is fewer than the 40 labels that the method of teacher="),
         ("supervised", None, ["split_seed=3"], "learned from samples that split_seed=3 tests on; add split_seed=0"),
     ],
 )

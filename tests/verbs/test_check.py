@@ -61,8 +61,8 @@ def lines(said, method):
 def test_a_method_that_is_right(command, own_place):
     said = command("check", "method=fixmatch", "method=[kmeans]")
     assert said.status == 0 and not said.err
-    assert "The sum over confident rows" in said.out and "6 checks of 2 methods hold" in said.out
-    assert sum(" ok" in line for line in lines(said, "fixmatch")) == 6
+    assert "The sum over confident rows" in said.out and "10 checks of 2 methods hold" in said.out
+    assert sum(" ok" in line for line in lines(said, "fixmatch")) == 10
     assert "not checked: no example computed by hand" in lines(said, "kmeans")[0]
     assert "not checked: nothing learns by gradients" in lines(said, "kmeans")[1]
     assert not list(own_place.iterdir())
@@ -71,7 +71,7 @@ def test_a_method_that_is_right(command, own_place):
 def test_one_that_is_wrong_and_one_that_breaks(command, own):
     said = command("check", "method=kept,broken,odd", own)
     assert said.status == 1
-    assert "4 of 5 checks failed, in broken, kept; the table says why." in said.err and "Traceback" not in said.err
+    assert "6 of 9 checks failed, in broken, kept; the table says why." in said.err and "Traceback" not in said.err
     kept = " ".join(lines(said, "kept"))  # where it keeps none, it divides 0 by 0
     assert "loss is 4.14703, by hand 2.64916" in kept and "the gradient of kept loss is not finite" in kept
     assert "NameError: name 'missing' is not defined" in " ".join(lines(said, "broken"))

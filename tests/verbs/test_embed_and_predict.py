@@ -51,6 +51,16 @@ def test_new_pictures_of_any_form(command, trained, tmp_path, size, mode):
     assert found["name"][0] == "3/0.png"
     assert command("predict", trained("supervised"), *new, "out=p.csv").status == 0
     assert {r["label"] for r in rows("p.csv")} <= set("0123456789") and rows("p.csv")[0]["name"] == "3/0.png"
+    assert {r["part"] for r in rows("p.csv")} == set(found["part"]) == {"new"}
+
+
+def test_new_samples_do_not_overwrite_the_runs_own(command, copied):
+    run = copied("supervised")
+    said = command("predict", run), command("predict", run, "data=digits")
+    assert [s.status for s in said] == [0, 0] and "predictions_all_new.csv" in said[1].out
+    assert {r["part"] for r in rows(run / "predictions_all.csv")} == {"train"}
+    assert {r["part"] for r in rows(run / "predictions_all_new.csv")} == {"new"}
+    assert command("embed", run, "data=digits").status == 0 and not (run / "features.npz").exists()
 
 
 def test_predict_labels_clusters_and_completions(command, trained):

@@ -41,7 +41,8 @@ class FixMatch(WeakToStrong):
         if align is not None and not 0 <= align < 1:
             raise ValueError(f"align={align} must lie in [0, 1), for example 0.99, or be null")
         self.threshold, self.align = threshold, align
-        self.register_buffer("classes", torch.full((spec.num_classes,), 1 / spec.num_classes))
+        if align is not None:
+            self.register_buffer("classes", torch.full((spec.num_classes,), 1 / spec.num_classes))
 
     def guess(self, weak: Tensor) -> Tensor:
         if self.align is None:
