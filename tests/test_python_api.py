@@ -26,6 +26,10 @@ def test_mistakes_are_raised(own_place):
         sslrun.run(["epochs=0"], folder="x")
     with pytest.raises(UserError, match="nowhere has no encoder"):
         sslrun.load("nowhere")
+    with pytest.raises(UserError, match="epochs"):
+        sslrun.run(["epochs=0"], folder="unfinished")
+    with pytest.raises(UserError, match="or finish this one by `sslrun resume unfinished`"):
+        sslrun.load("unfinished")
     with pytest.raises(AttributeError, match="nothing"):
         sslrun.nothing  # noqa: B018
 

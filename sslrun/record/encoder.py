@@ -41,7 +41,10 @@ def read_config(run: Path | str) -> tuple[dict[str, Any], DataSpec, Path]:
     """
     folder = Path(run) / "encoder" if (Path(run) / "encoder").is_dir() else Path(run)
     if not (folder / "model.safetensors").exists() or not (folder / "config.yaml").exists():
-        raise UserError(f"{run} has no encoder (looked for {folder / 'model.safetensors'}); name a finished run.")
+        begun = f", or finish this one by `sslrun resume {run}`" if (Path(run) / "status.json").exists() else ""
+        raise UserError(
+            f"{run} has no encoder (looked for {folder / 'model.safetensors'}); name a finished run{begun}."
+        )
     try:
         meta = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
         theirs, config, raw = str(meta["sslrun"]), meta["encoder"], dict(meta["spec"])

@@ -121,7 +121,7 @@ class Driver:
         elif status.get("status") in ("failed", "interrupted"):
             reason = status.get("reason", "")
             row.state = "left out" if reason.startswith("Unfit: ") else status["status"]
-            row.note = reason.removeprefix("Unfit: ").removeprefix("UserError: ")
+            row.note = reason.removeprefix("Unfit: ").removeprefix("UserError: ").removesuffix(".")
         else:  # it was killed, or died before it could say anything
             row.state, row.note = "failed", worker.ending()
             if state_of(job.folder) is not None:

@@ -127,7 +127,7 @@ def _tell_best(best: tuple[str, Point] | None, fixed: Sequence[str]) -> None:
 
 def _refuse_failures(rows: Sequence[Row]) -> None:
     if rows and all(row.state == "left out" for row in rows):
-        raise UserError(f"no job of the sweep can work: {rows[0].note}")
+        raise UserError(f"no job of the sweep can work: {rows[0].note}.")
     failed = [row for row in rows if row.state in ("failed", "interrupted")]
     if failed:
         told = "; ".join(f"{row.job.name}: {row.note}" for row in failed[:5])

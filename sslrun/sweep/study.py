@@ -99,7 +99,8 @@ class Planner:
         try:
             cfg = resolved(self._composed(point), [*self.fixed, *overrides])
         except UserError as error:
-            raise UserError(f"{' '.join(overrides)}: {error}") from error
+            named = str(error).startswith(tuple(overrides))
+            raise UserError(str(error) if named else f"{' '.join(overrides)}: {error}") from error
         if cfg.device.threads is None:
             cfg.device.threads = self.threads
         if cfg.precision == "auto":

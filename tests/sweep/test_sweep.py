@@ -36,7 +36,7 @@ def test_a_study_from_end_to_end(sweep):
     said = sweep(*axes)
     assert said.status == 1 and "2 of 6 jobs did not finish (supervised_labels-5000_seed-0: " in said.err
     assert "labels=5000" in said.err and "the same command tries them again" in said.err
-    assert "Traceback" not in said.err + said.out
+    assert "Traceback" not in said.err + said.out and ".;" not in said.err
     assert set(results("mine")) == {f"{m}_seed-{s}" for m in ("kmeans", "supervised_labels-10") for s in (0, 1)}
     told = json.loads((SWEEPS / "mine/sweep.json").read_text())
     assert told["axes"] == {"method": ["supervised", "kmeans"], "labels": ["10", "5000"], "seed": ["0", "1"]}
@@ -75,6 +75,11 @@ def test_what_cannot_work_is_said_before_anything_runs(sweep, command):
         assert said.status == 1 and word in said.err and len(said.err.strip().splitlines()) == 1, said.err
     assert not SWEEPS.exists() or not any(SWEEPS.glob("*/*/status.json"))
     assert "-m" in command("method=simclr,kmeans").err, "a list without -m is told how to be a sweep"
+
+
+def test_an_unknown_name_of_a_sweep_is_said_once(sweep):
+    said = sweep("method=supervised,foo")
+    assert said.status == 1 and said.err.count("method=foo") == 1 and "known: " in said.err
 
 
 def test_a_method_that_the_data_does_not_fit_is_left_out(sweep):
