@@ -20,11 +20,11 @@ from sslrun.evaluate.judge import needs_of, of
 from sslrun.make import make
 from sslrun.nn.optim import scaled_lr, schedule
 from sslrun.profiles import refuse_profile
-from sslrun.record.encoder import load_state, read_config, read_learned
+from sslrun.record.encoder import load_state, read_config
 from sslrun.rng import seed_of
 from sslrun.schema import chosen
 from sslrun.streams import streams_of, views_of
-from sslrun.teacher import takes_teacher, teacher_of
+from sslrun.teacher import labels_before, takes_teacher, teacher_of
 
 SWEEP_KEYS = ("sweep", "launcher", "on_error")
 # the data module's, not the source's
@@ -207,34 +207,6 @@ def refuse_scoreless(cfg: Any, data: Data, objectives: Mapping[str, Objective], 
         raise UserError(
             f"eval=[{evaluator}] does not work: {reason}; these do on {data.spec.modality} data: {', '.join(able)}."
         )
-
-
-def labels_before(cfg: Any, data: Data) -> int:
-    """How many labels of this data the encoder of `weights` or the run of `teacher` has learned from.
-
-    Raises:
-        UserError: one of them has learned from samples that are this run's test part, or from more labels than
-            this run may see.
-    """
-    before = 0
-    for key, what in (("weights", "the encoder of weights="), ("teacher", "the method of teacher=")):
-        learned = read_learned(cfg[key]) if cfg[key] else {}
-        if learned.get("data") != data.fingerprint:
-            continue
-        if learned["test"] != data.test_digest:
-            raise UserError(
-                f"{key}={cfg[key]} learned from samples that split_seed={cfg.split_seed} tests on; add "
-                f"split_seed={learned['split_seed']}, its own, and its data.test_fraction."
-            )
-        if cfg.labels is not None and cfg.labels < learned["labels"]:
-            raise UserError(
-                f"labels={cfg.labels} is fewer than the {learned['labels']} labels that {what} has learned from; say "
-                f"labels={learned['labels']} or more, or take a run of no more than {cfg.labels}."
-            )
-        if learned["labels"]:
-            data.notes.append(f"{what} has learned from {learned['labels']} labels already")
-        before = max(before, int(learned["labels"]))
-    return before
 
 
 def optimizer_factory(

@@ -1,4 +1,5 @@
-"""A run's methods as training left them: what `sslrun predict` asks, and what `teacher=RUN` learns from."""
+"""What an earlier run hands on: its methods as training left them, for `sslrun predict` and `teacher=RUN`, and how
+many labels it has learned from."""
 
 from __future__ import annotations
 
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 
 from sslrun.catalogue import fitting, locate, methods
 from sslrun.contracts import DataSpec, Encoder, Objective, UserError
+from sslrun.data.module import Data
 from sslrun.make import make
 from sslrun.nn.modes import Frozen
 from sslrun.record.callbacks import newest_checkpoint
-from sslrun.record.encoder import build, read_config, restore
+from sslrun.record.encoder import build, read_config, read_learned, restore
 from sslrun.record.folder import RunFolder, open_run
 from sslrun.record.origin import saved
 
@@ -107,3 +109,31 @@ def recalled(folder: RunFolder, cfg: Any, spec: DataSpec, encoder: Encoder) -> d
         restore(objective, state, prefix)
         found[name] = objective.eval()
     return found
+
+
+def labels_before(cfg: Any, data: Data) -> int:
+    """How many labels of this data the encoder of `weights` or the run of `teacher` has learned from.
+
+    Raises:
+        UserError: one of them has learned from samples that are this run's test part, or from more labels than
+            this run may see.
+    """
+    before = 0
+    for key, what in (("weights", "the encoder of weights="), ("teacher", "the method of teacher=")):
+        learned = read_learned(cfg[key]) if cfg[key] else {}
+        if learned.get("data") != data.fingerprint:
+            continue
+        if learned["test"] != data.test_digest:
+            raise UserError(
+                f"{key}={cfg[key]} learned from samples that split_seed={cfg.split_seed} tests on; add "
+                f"split_seed={learned['split_seed']}, its own, and its data.test_fraction."
+            )
+        if cfg.labels is not None and cfg.labels < learned["labels"]:
+            raise UserError(
+                f"labels={cfg.labels} is fewer than the {learned['labels']} labels that {what} has learned from; say "
+                f"labels={learned['labels']} or more, or take a run of no more than {cfg.labels}."
+            )
+        if learned["labels"]:
+            data.notes.append(f"{what} has learned from {learned['labels']} labels already")
+        before = max(before, int(learned["labels"]))
+    return before
