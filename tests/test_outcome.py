@@ -107,9 +107,20 @@ def test_how_few_labels_there_are_is_said(command):
 def test_batches_that_few_samples_cannot_fill_are_made_smaller_and_that_is_said(command):
     said = command("method=fixmatch", "data=iris", "eval=[knn]", "eval.looks=0", "reference=null", "steps=2",
                    "hydra.run.dir=run", "logger=none", "device.threads=1")  # fmt: skip
-    assert said.status == 0 and "batch_size=32 times mu=4 is more than the 108 samples: batch_size=27" in said.out
+    assert (
+        said.status == 0
+        and "batch_size=32 times mu=4 is more than the 108 samples: batch_size=32 times mu=3 is used" in said.out
+    )
     settings = json.loads(Path("run/metrics.json").read_text())["settings"]
-    assert settings["batch_size"] == 27 and settings["mu"] == 4
+    assert settings["batch_size"] == 32 and settings["mu"] == 3
+
+
+def test_all_labelled_data_without_its_labelled_samples_has_none_to_learn_from(command):
+    lean = ["data=iris", "data.exclude_labelled=true", "eval=[knn]", "steps=2", "reference=null", "logger=none"]
+    said = command("method=fixmatch", *lean, "device.threads=1")
+    assert said.status == 1 and "data.exclude_labelled=true leaves no unlabelled sample of data=iris" in said.err
+    said = command("method=fixmatch", *lean, "device.threads=1", "labels=105")
+    assert said.status == 0 and "samples: batch_size=3 is used" not in said.out
 
 
 def test_a_network_trained_on_the_labels_is_not_fine_tuned_once_more(tmp_path):

@@ -89,7 +89,7 @@ class Data:
         self.num_labels = labels
         self.train.y[self.labelled] = self.train.labels[self.labelled]
         every = torch.arange(len(self.train))
-        self.unlabelled = every[self.train.y < 0] if exclude_labelled and len(self.labelled) < len(every) else every
+        self.unlabelled = every[self.train.y < 0] if exclude_labelled else every
         self.spec = self._standardise(dataclasses.replace(source.spec, normal=normal))
         for recipe in self.recipes.values():
             recipe.prepare(self.train.inputs(self.sample(10_000)))
