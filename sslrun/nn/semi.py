@@ -126,10 +126,13 @@ class WeakToStrong(SemiSupervised):
         return out
 
 
-def follow(mean: Tensor, rows: Tensor, decay: float) -> None:
-    """Moves a running mean (K,) to that of the rows (B, K) of all processes, in place."""
-    sums = all_sum(torch.cat([rows.sum(0), rows.new_ones(1) * len(rows)]))
-    mean.lerp_((sums[:-1] / sums[-1]).to(mean), 1 - decay)
+def follow(shares: Tensor, p: Tensor, decay: float) -> None:
+    """Moves running class shares (K,) to those of the probabilities (B, K) of all processes, in place.
+
+    They stay above 0, since they are divided by, also where a class is not guessed for a hundred thousand steps.
+    """
+    sums = all_sum(torch.cat([p.sum(0), p.new_ones(1) * len(p)]))
+    shares.lerp_((sums[:-1] / sums[-1]).to(shares), 1 - decay).clamp_min_(1e-6)
 
 
 def single(x: Tensor) -> Tensor:

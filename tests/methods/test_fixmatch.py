@@ -103,6 +103,14 @@ def test_aligned_guesses_keep_to_the_shares_of_the_labels():
     assert torch.equal(objective(encoder).guess(weak), weak), "without it guesses are as the network has them"
 
 
+def test_a_class_that_is_never_guessed_does_no_harm():
+    made = objective(Logits(), align=0.5)
+    certain = torch.tensor([[200.0, 0.0, 0.0], [0.0, 200.0, 0.0]])
+    for _ in range(200):
+        aligned = made.guess(certain)
+    assert aligned.isfinite().all() and aligned.argmax(1).tolist() == [0, 1]
+
+
 def test_refuses_what_cannot_work():
     for align in (-0.1, 1.0):
         with pytest.raises(ValueError, match=f"align={align} must lie in"):
