@@ -87,6 +87,15 @@ def test_softmatch_takes_a_single_row():
 
 
 @pytest.mark.parametrize("kind", (FreeMatch, SoftMatch))
+def test_adaptive_state_bears_a_thousand_steps_of_certainty(kind):
+    made = after(kind, weak((0.9, 0.1)), decay=0.5)
+    made.train()
+    for _ in range(1000):
+        trust = made.trust(torch.tensor([[1.0, 0.0]] * 4), torch.arange(4))
+    assert trust.tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("kind", (FreeMatch, SoftMatch))
 def test_adaptive_state_rests_outside_training(kind):
     made = after(kind, weak((0.9, 0.1), (0.7, 0.3)))
     before = {k: v.clone() for k, v in made.named_buffers()}

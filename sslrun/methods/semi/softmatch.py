@@ -61,7 +61,7 @@ class SoftMatch(WeakToStrong):
         mean = total / count
         variance = all_sum((confidence - mean).square().sum()) / (count - 1).clamp_min(1)
         self.mean.lerp_(mean.to(self.mean), 1 - self.decay)
-        self.variance.lerp_(variance.to(self.variance), 1 - self.decay)
+        self.variance.lerp_(variance.to(self.variance), 1 - self.decay).clamp_min_(1e-12)  # is divided by
 
     @staticmethod
     def examples() -> list[Example]:
