@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
         write_atomically(opened.out, buffer.getvalue())
     else:
         _parquet(opened.out, x, columns)
-    console().print(f"{x.shape[0]:,} x {x.shape[1]} features in {opened.out}")
+    console().print(f"{x.shape[0]:,} x {x.shape[1]} features in {opened.out}{opened.form}")
 
 
 def _parquet(path, x: np.ndarray, columns: dict[str, np.ndarray]) -> None:

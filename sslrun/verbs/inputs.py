@@ -38,6 +38,7 @@ class Opened:
     names: dict[str, list[str] | None]
     device: devices.Device
     out: Path
+    form: str  # what new pictures were brought to, in words
 
 
 def open_inputs(argv: list[str], verb: str, default_out: str) -> Opened:
@@ -79,7 +80,9 @@ def open_inputs(argv: list[str], verb: str, default_out: str) -> Opened:
         classes[name] = [source.spec.classes[i] if i >= 0 else "" for i in raw.y.tolist()]
         names[name] = raw.names
         offset += len(rows)
-    return Opened(folder, cfg, spec, encoder.eval(), parts, classes, names, devices.resolve(cfg), out)
+    shape = " x ".join(map(str, spec.shape))
+    form = f", of pictures read as {shape} as in training" if data and len(spec.shape) == 3 else ""
+    return Opened(folder, cfg, spec, encoder.eval(), parts, classes, names, devices.resolve(cfg), out, form)
 
 
 def _choose(cfg: Any, overrides: list[str], spec: DataSpec) -> None:

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
                     writer.writerow([int(part.index[i]), name, files[i] if files else "", label, f"{row[best]:.4f}"])
                     count += 1
     write_atomically(opened.out, text.getvalue().encode())
-    console().print(f"{count:,} predictions in {opened.out}")
+    console().print(f"{count:,} predictions in {opened.out}{opened.form}")
 
 
 def _complete(opened, objective) -> None:
@@ -69,4 +69,4 @@ def _complete(opened, objective) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **done)
     write_atomically(out, buffer.getvalue())
-    console().print(f"{sum(map(len, done.values())):,} completed samples in {out}")
+    console().print(f"{sum(map(len, done.values())):,} completed samples in {out}{opened.form}")
