@@ -47,4 +47,6 @@ def test_labels_are_coded_by_training():
     coded, classes = encode_labels({"train": [10, None, 9], "test": [9, None]}, "data.x")
     assert classes == ("9", "10") and coded["train"].tolist() == [1, -1, 0] and coded["test"].tolist() == [0, -1]
     with pytest.raises(UserError, match="data.x: class 'c' in the val part"):
-        encode_labels({"train": ["a"], "val": ["c"]}, "data.x")
+        encode_labels({"train": ["a", "b"], "val": ["c"]}, "data.x")
+    coded, classes = encode_labels({"train": ["b", None], "test": ["a", "b"]}, "data.x")
+    assert classes == ("a", "b") and coded["train"].tolist() == [1, -1] and coded["test"].tolist() == [0, 1]
