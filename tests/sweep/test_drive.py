@@ -9,7 +9,7 @@ import pytest
 
 from sslrun.record.folder import RunFolder
 from sslrun.sweep.drive import Driver
-from sslrun.sweep.screen import Row, Screen, seconds_left
+from sslrun.sweep.screen import Row, Screen, result, seconds_left
 from sslrun.sweep.study import Job
 
 
@@ -150,3 +150,14 @@ def test_the_table_shows_what_moves(jobs):
     text = shown.get()
     assert "1 finished, 1 running, 2 waiting, 1 failed of 5; about" in text
     assert "50 of 100 steps" in text and "too few labels" in text and "job0" not in text
+
+
+def test_a_finished_job_tells_the_number_that_its_report_will_have(tmp_path):
+    found = {
+        "model": {"classify/accuracy": 0.4},
+        "ema": {"classify/accuracy": 0.3},
+        "ema:best": {"classify/accuracy": 1},
+    }
+    told = {"primary": "classify/accuracy", "results": found, "wall_s": 2.0}
+    (tmp_path / "metrics.json").write_text(json.dumps(told))
+    assert result(Job("id", {}, [], [], tmp_path)) == ("classify 30.0", 2.0)
