@@ -153,11 +153,7 @@ def test_the_table_shows_what_moves(jobs):
 
 
 def test_a_finished_job_tells_the_number_that_its_report_will_have(tmp_path):
-    found = {
-        "model": {"classify/accuracy": 0.4},
-        "ema": {"classify/accuracy": 0.3},
-        "ema:best": {"classify/accuracy": 1},
-    }
+    found = {name: {"classify/accuracy": share} for name, share in (("model", 0.4), ("ema", 0.3), ("ema:best", 1.0))}
     told = {"primary": "classify/accuracy", "results": found, "wall_s": 2.0}
     (tmp_path / "metrics.json").write_text(json.dumps(told))
     assert result(Job("id", {}, [], [], tmp_path)) == ("classify 30.0", 2.0)
