@@ -141,21 +141,16 @@ def recipes_of(cfg: Any) -> set[str]:
 def shrink_batches(cfg: Any, data: Data, objectives: Mapping[str, Objective]) -> None:
     """Data of fewer samples than a batch gets batches that it can fill, first of fewer unlabelled ones, and a note."""
     streams = streams_of(objectives.values())
-    if "unlabelled" in streams and not len(data.unlabelled):
-        raise UserError(
-            f"data.exclude_labelled=true leaves no unlabelled sample of data={data.name}: all {len(data.train)} are "
-            "labelled; say labels=N to hide the labels of the others, or data.exclude_labelled=false."
-        )
     pool, mu = (data.unlabelled, cfg.mu) if "unlabelled" in streams else (data.train, 1)
     whole = any(o.whole_epochs for o in objectives.values())  # these take a last, shorter batch
     if cfg.batch_size * mu <= len(pool) or not len(pool) or whole:
         return
-    fewer = max(1, len(pool) // cfg.batch_size) if mu > 1 else 1
+    fewer = max(1, len(pool) // cfg.batch_size)
     size = min(cfg.batch_size, len(pool) // fewer)
     before, now = (f"batch_size={b}" + f" times mu={m}" * (mu > 1) for b, m in ((cfg.batch_size, mu), (size, fewer)))
     data.notes.append(f"{before} is more than the {len(pool)} samples: {now} is used")
     cfg.batch_size = size
-    if mu > 1:
+    if "unlabelled" in streams:
         cfg.mu = fewer
 
 

@@ -38,8 +38,14 @@ def working(text: str, expected: float | None = None) -> Iterator[None]:
         timer.cancel()
 
 
-def progress(items: Iterable, total: int, text: str) -> Iterator:
-    """Passes `items` on; where they take long, a bar shows on stderr at a terminal, and elsewhere a few lines."""
+def progress(items: Iterable, total: int, text: str | None) -> Iterator:
+    """Passes `items` on; where they take long, a bar shows on stderr at a terminal, and elsewhere a few lines.
+
+    Without a `text` nothing is shown.
+    """
+    if text is None:
+        yield from items
+        return
     began, bar, task, said = time.monotonic(), None, None, 0
     try:
         for done, item in enumerate(items, 1):

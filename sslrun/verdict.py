@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-OWN = ("ema", "model", "trained")  # what a method is judged by: the first that has the number, whichever is better
+JUDGED = ("ema", "model", "trained")  # what a method is judged by: the first that has the number, whichever is better
 MEDIAN, BEST = ":median20", ":best"  # subjects told by another step than the last, which is the plain one
 
 
@@ -46,7 +46,7 @@ def harm_of(
     elif primary and primary.startswith("finetune"):
         rivals.append(primary.replace("finetune", "classify", 1))
     by_subject = [(s.split(":")[0], found) for s, found in results.items() if last(s)]
-    own = [(found[primary], found) for kind in OWN for s, found in by_subject if s == kind and primary in found]
+    own = [(found[primary], found) for kind in JUDGED for s, found in by_subject if s == kind and primary in found]
     others = [
         (found[m], found)
         for s, found in by_subject

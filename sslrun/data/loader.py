@@ -37,6 +37,11 @@ class Loader:
             raise UserError(
                 f"data={data.name} has no labels, and the chosen method needs some; use a self-supervised one."
             )
+        if "unlabelled" in streams and not len(data.unlabelled):
+            raise UserError(
+                f"data.exclude_labelled=true leaves no unlabelled sample of data={data.name}: all {len(data.train)} "
+                "are labelled; say labels=N to hide the labels of the others, or data.exclude_labelled=false."
+            )
         n = len(data.train) if self.driver == "labelled" else len(self.pools[self.driver])
         size = self.sizes[self.driver]
         if size > n and not whole:

@@ -44,7 +44,7 @@ def extract(
     encoder.eval()
     try:
         batches = torch.arange(n).split(batch)
-        for rows in progress(batches, len(batches), title) if title else batches:
+        for rows in progress(batches, len(batches), title):
             x = x_of(rows)
             with autocast:
                 parts["features"].append(_store(encoder(x)))

@@ -204,6 +204,6 @@ class Judge:
         """A model's predictions, or an encoder's features, for a part, (N, K) on the CPU."""
         out, batches = [], torch.arange(len(part)).split(batch)
         with torch.no_grad(), torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            for rows in progress(batches, len(batches), title) if title else batches:
+            for rows in progress(batches, len(batches), title):
                 out.append(predict(part.inputs(rows, self.device)).float().cpu())
         return torch.cat(out)

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 
 from sslrun.report.collect import Run
+from sslrun.verdict import JUDGED
 
 OWN = "classify/accuracy"
 PROBE = re.compile(r"(?P<way>linear|finetune)(?:@(?P<labels>\d+))?/accuracy")
@@ -58,7 +59,7 @@ def number(run: Run, labels: str | None, metric: str | None, way: str = "linear"
     own = family in ("anomaly", "classify", "proxy", "task")
     # clusters of an encoder that the method has trained are as many for every method; its own may be many more
     own |= family == "cluster" and run.settings.get("weights") is not None
-    subjects = ("ema", "model", "trained") if own else ("trained", "ema", "model")
+    subjects = JUDGED if own else ("trained", "ema", "model")
     for subject, found in run.results(*subjects):
         if name in found:
             return Number(found[name], name, subject, kind(run, name, labels, metric), run)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from sslrun.progress import duration
 from sslrun.sweep.study import Job, results_of
-from sslrun.verdict import OWN
+from sslrun.verdict import JUDGED
 
 ROOM = 12  # rows of a terminal that the table leaves to the rest
 
@@ -74,7 +74,7 @@ def result(job: Job) -> tuple[str, float | None]:
     """`linear@40 95.3` of a finished job, and its seconds."""
     metrics = results_of(job.folder) or {}
     name, found = metrics.get("primary"), metrics.get("results", {})
-    value = next((found[s][name] for s in OWN if name in found.get(s, {})), None)
+    value = next((found[s][name] for s in JUDGED if name in found.get(s, {})), None)
     text = "" if value is None else f"{name.removesuffix('/accuracy')} {_number(name, value)}"
     return ("collapsed, " if metrics.get("status") == "collapsed" else "") + text, metrics.get("wall_s")
 

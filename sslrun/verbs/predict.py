@@ -65,7 +65,8 @@ def _complete(opened, objective) -> None:
     with torch.no_grad():
         for name, part in opened.parts.items():
             rows = torch.arange(len(part)).split(512)
-            done[name] = torch.cat([objective.complete(encoder, part.inputs(r, device)).cpu() for r in rows]).numpy()
+            shown = progress(rows, len(rows), f"completed samples of the {name} part")
+            done[name] = torch.cat([objective.complete(encoder, part.inputs(r, device)).cpu() for r in shown]).numpy()
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **done)
     write_atomically(out, buffer.getvalue())
